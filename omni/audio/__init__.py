@@ -1,0 +1,1 @@
+"""Sound in and out: files, features, prosody, voice activity, augmentation."""

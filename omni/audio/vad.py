@@ -1,0 +1,183 @@
+"""Where somebody speaks: the end of a turn as it streams in, trimming, cutting long sound, speech against noise.
+
+Energy in the band of speech over a floor that follows the noise (minimum statistics after Martin 2001), and how
+periodic the sound is (autocorrelation divided by that of the window; Boersma 1993). 16 kHz.
+Shapes: N samples, T frames of 32 ms every 10 ms, F frequency bins.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+SAMPLE_RATE_HZ, WINDOW_SAMPLES, HOP_SAMPLES = 16_000, 512, 160
+FRAMES_PER_S = SAMPLE_RATE_HZ / HOP_SAMPLES
+#: Pitch periods looked for: 60 to 400 Hz.
+SHORTEST_LAG, LONGEST_LAG = SAMPLE_RATE_HZ // 400, SAMPLE_RATE_HZ // 60
+_BIN_HZ = SAMPLE_RATE_HZ / WINDOW_SAMPLES
+_SPEECH_BINS = slice(round(150 / _BIN_HZ), round(6000 / _BIN_HZ))
+
+
+@lru_cache(maxsize=1)
+def _window() -> tuple[np.ndarray, np.ndarray]:
+    """(Hann window, its normalised autocorrelation up to the longest lag)."""
+    window = np.hanning(WINDOW_SAMPLES + 1)[:-1]
+    spectrum = np.abs(np.fft.rfft(window, 2 * WINDOW_SAMPLES)) ** 2
+    correlation = np.fft.irfft(spectrum)[: LONGEST_LAG + 1]
+    return window, correlation / correlation[0]
+
+
+def power_spectra(samples: np.ndarray) -> np.ndarray:
+    """Power [T, F] of every whole frame of samples [N]; T = (N - 512) // 160 + 1, 0 for less sound than a frame."""
+    if len(samples) < WINDOW_SAMPLES:
+        return np.zeros((0, WINDOW_SAMPLES + 1))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::HOP_SAMPLES]
+    return np.abs(np.fft.rfft(frames * _window()[0], 2 * WINDOW_SAMPLES, axis=-1)) ** 2
+
+
+def energy_db(power: np.ndarray) -> np.ndarray:
+    """Level [T] of 150 to 6000 Hz in dB below a full-scale sine, from `power_spectra`."""
+    scale = (WINDOW_SAMPLES / 4) ** 2 * 6  # a sine's peak bin times the window's width, twice as many bins by padding
+    band = power[:, 2 * _SPEECH_BINS.start : 2 * _SPEECH_BINS.stop].sum(axis=-1)
+    return 10 * np.log10(band / scale + 1e-10)
+
+
+def periodicity(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(height of the best pitch peak [T], about 0 for noise and 1 for a steady voice; its lag in samples [T])."""
+    correlation = np.fft.irfft(power, axis=-1)[:, : LONGEST_LAG + 1]
+    correlation = correlation / (correlation[:, :1] + 1e-9) / _window()[1]
+    searched = correlation[:, SHORTEST_LAG:]
+    return searched.max(axis=-1, initial=0.0).clip(0.0, 1.0), searched.argmax(axis=-1) + SHORTEST_LAG
+
+
+@dataclass(frozen=True)
+class TurnEvent:
+    """`kind` "start" or "end" of speech; `at_sample` where it was, `known_at_sample` how much had been heard by then."""
+
+    kind: str
+    at_sample: int
+    known_at_sample: int
+
+
+@dataclass(frozen=True)
+class TurnSettings:
+    """When speech starts and when a turn is over. Levels in dB."""
+
+    end_silence_s: float = 0.6
+    start_frames: int = 6  # active frames out of ten that begin speech
+    over_floor_db: float = 10.0
+    voiced_over_floor_db: float = 5.0
+    voiced: float = 0.6
+    below_peak_db: float = 36.0  # what is this much quieter than the talker's loudest is not speech
+    lowest_db: float = -62.0
+    floor_window_s: float = 2.5
+    first_floor_db: float = -48.0  # until the window has seen half a second, the floor is not above this
+
+
+class TurnDetector:
+    """Follows one talker, block by block, and says when speech starts and ends.
+
+    `push` takes blocks of any length; the events do not depend on how the sound is cut into blocks.
+    """
+
+    def __init__(self, settings: TurnSettings | None = None) -> None:
+        self.settings = settings or TurnSettings()
+        self._rest = np.zeros(0, dtype=np.float32)
+        self._frame = 0
+        self._smooth_db: float | None = None
+        self._lows: deque[float] = deque(maxlen=round(self.settings.floor_window_s * FRAMES_PER_S))
+        self._recent: deque[bool] = deque(maxlen=10)
+        self._peak_db = -120.0
+        self._last_active = 0
+        self.speaking = False
+
+    def push(self, block: np.ndarray) -> list[TurnEvent]:
+        """Hear the next samples [N] and return what they settled, oldest first."""
+        sound = np.concatenate([self._rest, np.asarray(block, dtype=np.float32)])
+        power = power_spectra(sound)
+        self._rest = sound[len(power) * HOP_SAMPLES :]
+        events = []
+        for level_db, voiced in zip(energy_db(power), periodicity(power)[0]):
+            event = self._step(float(level_db), float(voiced))
+            if event is not None:
+                events.append(event)
+            self._frame += 1
+        return events
+
+    def _step(self, level_db: float, voiced: float) -> TurnEvent | None:
+        active = self._is_active(level_db, voiced)
+        self._recent.append(active)
+        known = self._frame * HOP_SAMPLES + WINDOW_SAMPLES
+        if active:
+            self._last_active = self._frame
+        if not self.speaking and sum(self._recent) >= self.settings.start_frames:
+            self.speaking = True
+            first = self._frame - len(self._recent) + 1 + list(self._recent).index(True)
+            return TurnEvent("start", first * HOP_SAMPLES, known)
+        silent_s = (self._frame - self._last_active) / FRAMES_PER_S
+        if self.speaking and silent_s >= self.settings.end_silence_s:
+            self.speaking = False
+            return TurnEvent("end", self._last_active * HOP_SAMPLES + WINDOW_SAMPLES, known)
+        return None
+
+    def _is_active(self, level_db: float, voiced: float) -> bool:
+        limits = self.settings
+        previous = level_db if self._smooth_db is None else self._smooth_db
+        self._smooth_db = 0.7 * previous + 0.3 * level_db
+        self._lows.append(self._smooth_db)
+        floor_db = min(self._lows)
+        if len(self._lows) < FRAMES_PER_S / 2:
+            floor_db = min(floor_db, limits.first_floor_db)
+        over_db = limits.voiced_over_floor_db if voiced > limits.voiced else limits.over_floor_db
+        self._peak_db = max(self._peak_db - 0.02, self._smooth_db)  # forgets 2 dB a second
+        return level_db > max(floor_db + over_db, self._peak_db - limits.below_peak_db, limits.lowest_db)
+
+
+def activity(samples: np.ndarray) -> np.ndarray:
+    """Whether each frame [T] of a whole recording [N] holds speech, judged by the recording's own quiet and loud parts."""
+    power = power_spectra(samples)
+    if len(power) == 0:
+        return np.zeros(0, dtype=bool)
+    level_db, voiced = energy_db(power), periodicity(power)[0]
+    smooth_db = np.convolve(np.pad(level_db, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    loud_db = np.percentile(smooth_db, 95)
+    floor_db = min(np.percentile(smooth_db, 5), loud_db - 15)
+    over_db = np.where(voiced > 0.6, 5.0, 9.0)
+    active = level_db > np.maximum(np.maximum(floor_db + over_db, loud_db - 36), -65)
+    return active & (np.convolve(active, np.ones(9), mode="same") >= 5)  # single frames are clicks
+
+
+def trim(samples: np.ndarray, margin_s: float = 0.2) -> np.ndarray:
+    """Samples [N] without the silence before and after speech, less `margin_s` of it; unchanged where none is found."""
+    found = np.flatnonzero(activity(samples))
+    if len(found) == 0:
+        return samples
+    margin = round(margin_s * SAMPLE_RATE_HZ)
+    start = max(int(found[0]) * HOP_SAMPLES - margin, 0)
+    return samples[start : int(found[-1]) * HOP_SAMPLES + WINDOW_SAMPLES + margin]
+
+
+def segments(samples: np.ndarray, longest_s: float) -> list[tuple[int, int]]:
+    """Cut sound [N] into pieces of at most `longest_s` at its quietest points: (start, stop) samples, without gaps.
+
+    A cut falls in the second half of what a piece may hold and leaves no crumb at the end. ValueError for a limit
+    under a second.
+    """
+    if longest_s < 1.0:
+        raise ValueError(f"longest_s is {longest_s}; pieces of at least 1 s can be cut at quiet points")
+    longest = int(longest_s * SAMPLE_RATE_HZ)
+    level_db = energy_db(power_spectra(samples))
+    width = 15  # a pause between words, not the closure of a stop
+    quiet = np.convolve(np.pad(level_db, width // 2, mode="edge"), np.ones(width) / width, mode="valid")
+    cuts = [0]
+    while len(samples) - cuts[-1] > longest:
+        left = len(samples) - cuts[-1]
+        low = max(longest // 2, min(left - longest, longest // 2)) if left > 1.5 * longest else left - longest
+        low, high = max(low, longest // 4), min(longest, left - longest // 4)
+        first, last = ((cuts[-1] + at - WINDOW_SAMPLES // 2) // HOP_SAMPLES for at in (low, high))
+        quietest = first + int(quiet[first:last].argmin())
+        cuts.append(min(quietest * HOP_SAMPLES + WINDOW_SAMPLES // 2, cuts[-1] + longest))
+    return list(zip(cuts, [*cuts[1:], len(samples)]))

@@ -1,0 +1,1 @@
+"""Corpora, manifests, synthetic voices and examples: where training data comes from."""

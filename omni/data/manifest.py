@@ -1,0 +1,82 @@
+"""Manifests: JSONL, one row a clip, `audio` relative to the manifest's folder; read with every bad row reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omni.errors import DataError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording. `audio` absolute; `duration_s` 0 when the manifest does not say."""
+
+    id: str
+    audio: Path
+    speaker: str
+    text: str | None = None
+    emotion: str | None = None
+    intensity: str | None = None
+    duration_s: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_KNOWN = {"id", "audio", "speaker", "text", "emotion", "intensity", "duration_s"}
+
+
+def read(path: Path) -> list[Clip]:
+    """All clips of a manifest. DataError names the file, the line and what is missing."""
+    if not path.is_file():
+        raise DataError(f"no manifest at {path}; give its folder with --data or OMNI_DATA (see docs/training.md)")
+    clips, seen = [], set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            known = {k: row[k] for k in _KNOWN & row.keys()}
+            clip = Clip(**{**known, "audio": path.parent / row["audio"]}, extra={k: row[k] for k in row.keys() - _KNOWN})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not a clip ({error}); a row needs at least id, audio, speaker") from error
+        if clip.id in seen:
+            raise DataError(f"{path}:{number}: id {clip.id!r} appears twice; ids must be unique")
+        seen.add(clip.id)
+        clips.append(clip)
+    if not clips:
+        raise DataError(f"{path} has no rows")
+    return clips
+
+
+def write(path: Path, clips: Iterable[Clip]) -> None:
+    """Write a manifest whose audio paths are relative to its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for clip in clips:
+            row = asdict(clip)
+            row["audio"] = str(clip.audio.relative_to(path.parent))
+            row.update(row.pop("extra"))
+            file.write(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
+
+
+def by_speaker(clips: Iterable[Clip], held_out: set[str]) -> tuple[list[Clip], list[Clip]]:
+    """(others, those of `held_out` speakers); no speaker is in both."""
+    kept, held = [], []
+    for clip in clips:
+        (held if clip.speaker in held_out else kept).append(clip)
+    return kept, held
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a plain or gzipped JSONL text corpus."""
+    import gzip
+
+    if not path.is_file():
+        raise DataError(f"no corpus at {path}; give its folder with --data or OMNI_DATA (see docs/training.md)")
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

@@ -1,0 +1,1 @@
+"""The parts, each alone: listener, perceiver, speech language model, expressive decoder, vocoder."""

@@ -1,0 +1,1 @@
+"""Neural building blocks, decoding and language-model tables that several parts share."""

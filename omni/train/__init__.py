@@ -1,0 +1,1 @@
+"""Training: losses (pure functions), stages (what trains, with what), one loop."""

@@ -1,0 +1,249 @@
+"""Stage `perceiver`: emotion and intensity from acted and real voices, with read speech as weakly labelled calm.
+
+Shapes: B batch, G members, W views, V emotion vector, E emotions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from omni.config import AudioConfig, ListenerConfig, PerceiverConfig, build, dump
+from omni.config import load as load_config
+from omni.data.emotional import EmotionFeatures, Labelled, collate, gather, sets_of
+from omni.errors import DataError
+from omni.files import write_json, write_text
+from omni.models.encoder import SpeechEncoder
+from omni.models.perceiver import EmotionPerceiver
+from omni.train.recipe import Recipe
+from omni.turns import EMOTIONS
+
+
+@dataclass(frozen=True)
+class PerceiverData:
+    """The `data` block of a perceiver recipe. `sources`: kind of set (see `data.emotional`) to its place below --data."""
+
+    sources: dict
+    shares: dict = field(default_factory=dict)  # kind -> share of every batch; equal ones when empty
+    held_out_speakers: list[str] = field(default_factory=list)  # to validate on
+    reserved_speakers: list[str] = field(default_factory=list)  # for the final measure: dropped here
+    noise: str | None = None
+    cache: str = "features"
+    variants: int = 5  # disguised copies of every clip, beside the clip itself
+    batch_clips: int = 32
+    clips_per_speaker: int = 0  # at most so many of a speaker; 0: all
+    longest_s: float = 5.0
+    smoothing: float = 0.1
+    view_weight: float = 0.3
+    mixup: float = 0.3
+    equaliser: float = 0.4  # size of the random smooth filter, in nats
+    without_layers: float = 0.3  # share of steps without the listener's layers
+    start: str | None = None  # weights to start from, for fine-tuning
+    listener: str | None = None  # export folder of a listener, when the model reads its layers
+    temperature: float = 0.0  # 0: fitted on the held-out speakers
+
+
+def partial_loss(logits: Tensor, targets: Tensor, supports: Tensor, smoothing: float) -> Tensor:
+    """-log of the share of `targets` among `supports`, smoothed over the supports; [..., E] and bool [..., E] -> [...].
+
+    With one target and every class in the support it is cross-entropy with label smoothing (Szegedy et al. 2016).
+    """
+    masked = logits.float().masked_fill(~supports, -math.inf)
+    whole = masked.logsumexp(-1)
+    hit = whole - masked.masked_fill(~targets, -math.inf).logsumexp(-1)
+    flat = whole - torch.where(supports, logits.float(), 0.0).sum(-1) / supports.sum(-1)
+    return (1 - smoothing) * hit + smoothing * flat
+
+
+def average_recall(predicted: Tensor, truth: Tensor) -> float:
+    """Unweighted average recall over the classes in `truth` [N] (ints)."""
+    return float(torch.stack([(predicted[truth == k] == k).float().mean() for k in truth.unique()]).mean())
+
+
+def calibration_error(probabilities: Tensor, truth: Tensor, bins: int = 10) -> float:
+    """Expected calibration error of the top probability in equal bins (Guo et al. 2017, eq. 5). [N, E], ints [N]."""
+    top, predicted = probabilities.max(-1)
+    place = (top * bins).long().clamp(max=bins - 1)
+    error = 0.0
+    for k in place.unique():
+        inside = place == k
+        gap = (predicted[inside] == truth[inside]).float().mean() - top[inside].mean()
+        error += float(gap.abs()) * float(inside.float().mean())
+    return error
+
+
+def fit_temperature(logits: Tensor, truth: Tensor) -> float:
+    """The temperature in 0.3 to 5 with the least log loss. [N, E], ints [N]."""
+    grid = torch.linspace(math.log(0.3), math.log(5.0), 121).exp()
+    losses = torch.stack([F.cross_entropy(logits.float() / t, truth) for t in grid])
+    return float(grid[losses.argmin()])
+
+
+class PerceiverTask:
+    """Trains `EmotionPerceiver`."""
+
+    def __init__(self, recipe: Recipe, data: Path, cache: Path) -> None:
+        self.recipe, self.settings = recipe, build(PerceiverData, recipe.data, "data")
+        self.config = build(PerceiverConfig, recipe.model, "model")
+        torch.manual_seed(recipe.seed)
+        self.model = EmotionPerceiver(self.config, AudioConfig())
+        if self.settings.start:
+            self.model.load_state_dict({k: v.float() for k, v in load_file(data / self.settings.start).items()})
+        self.listener = self._listener(data)
+        noise = data / self.settings.noise if self.settings.noise else None
+        self.train_items, self.held = self._split(data)
+        folder, longest = cache / self.settings.cache, self.settings.longest_s
+        clips = [i.clip for i in self.train_items]
+        self.variants = [EmotionFeatures(clips, folder, v, noise, longest) for v in range(self.settings.variants + 1)]
+        self.validation = EmotionFeatures([i.clip for i in self.held], folder, 0, None, longest)
+        self.labels = sets_of(self.train_items)
+        self.weights = self._weights()
+        self.scores: dict[str, Any] = {}
+
+    def _listener(self, data: Path) -> SpeechEncoder | None:
+        if not (self.config.use_layers and self.settings.listener):
+            return None
+        folder = data / self.settings.listener
+        listener = SpeechEncoder(load_config(ListenerConfig, folder / "listener.yaml"), AudioConfig())
+        listener.load_state_dict({k: v.float() for k, v in load_file(folder / "listener.safetensors").items()})
+        return listener.eval().requires_grad_(False)
+
+    def _split(self, data: Path) -> tuple[list[Labelled], list[Labelled]]:
+        """(training clips, held-out clips), no speaker in both, reserved speakers in neither."""
+        reserved, held_out = set(self.settings.reserved_speakers), set(self.settings.held_out_speakers)
+        train: list[Labelled] = []
+        held: list[Labelled] = []
+        taken: Counter[tuple[str, str]] = Counter()
+        for item in gather(data, self.settings.sources):
+            key = (item.source, item.clip.speaker)
+            taken[key] += 1
+            full = self.settings.clips_per_speaker and taken[key] > self.settings.clips_per_speaker
+            if item.clip.speaker in reserved or full:
+                continue
+            (held if item.clip.speaker in held_out else train).append(item)
+        if not train:
+            raise DataError("no training clips are left after taking out held-out and reserved speakers; check `data`")
+        return train, held or train[: self.settings.batch_clips]
+
+    def _weights(self) -> Tensor:
+        """Probability of drawing each clip: its set's share, then equal emotions within the set."""
+        keys = [(i.source, tuple(sorted(i.target))) for i in self.train_items]
+        counts = Counter(keys)
+        kinds = Counter(source for source, _ in counts)
+        shares = self.settings.shares or dict.fromkeys(kinds, 1.0)
+        missing = sorted(set(kinds) - set(shares))
+        if missing:
+            raise DataError(f"data.shares: no share for {missing[0]!r}; give one for each of {', '.join(kinds)}")
+        return torch.tensor([shares[k[0]] / kinds[k[0]] / counts[k] for k in keys], dtype=torch.float64)
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """mel [B, T, M], frames [B], prosody [B, T, P], targets and supports bool [B, E], intensities [B]."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        chosen = torch.multinomial(self.weights, self.settings.batch_clips, replacement=True, generator=generator)
+        which = torch.randint(len(self.variants), (len(chosen),), generator=generator).tolist()
+        mel, lengths, prosody = collate([self.variants[v][i] for v, i in zip(which, chosen.tolist(), strict=True)])
+        mel = mel + self.settings.equaliser * smooth_filters(len(chosen), mel.shape[2], generator)
+        return mel, lengths, prosody, *(part[chosen] for part in self.labels)
+
+    def _layers(self, mel: Tensor, lengths: Tensor) -> list[Tensor] | None:
+        if self.listener is None:
+            return None
+        with torch.no_grad():
+            return self.listener(mel, lengths).layers
+
+    def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float]]:
+        """Members' and views' losses with mixup of emotion vectors (Verma et al. 2019, arXiv 1806.05236)."""
+        mel, lengths, prosody, targets, supports, strengths = batch
+        skip = self.listener is not None and bool(torch.rand(()) < self.settings.without_layers)
+        views = self.model.views(mel, lengths, None if skip else self._layers(mel, lengths), prosody).float()
+        amount = self.settings.mixup
+        share = float(torch.distributions.Beta(amount, amount).sample()) if amount else 1.0
+        order = torch.randperm(len(mel)) if amount else torch.arange(len(mel))
+        views = share * views + (1 - share) * views[order]
+        total = torch.zeros(())
+        for part, rows in ((share, slice(None)), (1 - share, order)):
+            total = total + part * self._objective(views, targets[rows], supports[rows], strengths[rows])
+        return total, {"share": share}
+
+    def _objective(self, views: Tensor, targets: Tensor, supports: Tensor, strengths: Tensor) -> Tensor:
+        smoothing = self.settings.smoothing
+        logits, strength = self.model.heads(views.mean(2))  # [B, G, E], [B, G]
+        wide = (targets[:, None].expand_as(logits), supports[:, None].expand_as(logits))
+        total = partial_loss(logits, *wide, smoothing).mean()
+        each = self.model.heads(views)[0]  # [B, G, W, E]
+        wider = (targets[:, None, None].expand_as(each), supports[:, None, None].expand_as(each))
+        total = total + self.settings.view_weight * partial_loss(each, *wider, smoothing).mean()
+        known = ~strengths.isnan()
+        if bool(known.any()):
+            truth = strengths[known][:, None].expand_as(strength[known])
+            total = total + 0.3 * F.binary_cross_entropy_with_logits(strength[known], truth)
+        return total
+
+    @torch.no_grad()
+    def held_out_outputs(self, with_layers: bool = True) -> tuple[Tensor, Tensor]:
+        """Logits [N, E] and intensities [N] of the held-out clips."""
+        logits, strengths = [], []
+        for start in range(0, len(self.held), 16):
+            span = range(start, min(start + 16, len(self.held)))
+            mel, lengths, prosody = collate([self.validation[i] for i in span])
+            out = self.model(mel, lengths, self._layers(mel, lengths) if with_layers else None, prosody)
+            logits.append(out.logits.float())
+            strengths.append(out.intensity.float())
+        return torch.cat(logits), torch.cat(strengths)
+
+    def validate(self) -> dict[str, float]:
+        """1 - unweighted average recall of each labelled set, calibration, intensity; share of read speech called plain."""
+        logits, strengths = self.held_out_outputs()
+        figures: dict[str, float] = {}
+        truth_sets, supports, intensities = sets_of(self.held)
+        sources = [i.source for i in self.held]
+        main = "own" if "own" in sources else "ravdess" if "ravdess" in sources else sources[0]
+        for source in sorted(set(sources), key=lambda s: s != main):
+            rows = torch.tensor([s == source for s in sources])
+            found, truth = logits[rows].masked_fill(~supports[rows], -math.inf), truth_sets[rows]
+            if source == "plain":
+                figures["plain_missed"] = 1 - float(truth.gather(1, found.argmax(-1)[:, None]).float().mean())
+                continue
+            answer = truth.float().argmax(-1)
+            figures[f"{source}_missed"] = 1 - average_recall(found.argmax(-1), answer)
+            if source == main:
+                temperature = self.settings.temperature or fit_temperature(found, answer)
+                self.model.temperature.fill_(temperature)
+                figures["temperature"] = temperature
+                figures["calibration_error"] = calibration_error((found / temperature).softmax(-1), answer)
+                known = rows & ~intensities.isnan()
+                if bool(known.any()):
+                    right = ((strengths > 0.5).float() == intensities)[known]
+                    figures["intensity_missed"] = 1 - float(right.float().mean())
+        self.scores = {k: round(v, 4) for k, v in figures.items()}
+        return figures
+
+    def export(self, folder: Path) -> None:
+        """`perceiver.safetensors` (half precision), `perceiver.yaml`, `scores.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in self.model.state_dict().items()}
+        save_file({k: v.contiguous() for k, v in weights.items()}, folder / "perceiver.safetensors")
+        write_text(folder / "perceiver.yaml", dump(self.config), force=True)
+        held = sorted({i.clip.speaker for i in self.held})
+        settings = dataclasses.asdict(self.settings)
+        write_json(
+            folder / "scores.json",
+            {"held_out_speakers": held, "scores": self.scores, "emotions": EMOTIONS, "data": settings["sources"]},
+            force=True,
+        )
+
+
+def smooth_filters(clips: int, mels: int, generator: torch.Generator) -> Tensor:
+    """Random smooth curves over the bins, for the colour of rooms and microphones: [B, 1, M] with deviation near 1."""
+    bins = (torch.arange(mels) + 0.5) / mels
+    waves = torch.stack([torch.cos(math.pi * k * bins) for k in (1, 2, 3)])
+    return (torch.randn(clips, 3, generator=generator) @ waves)[:, None]

@@ -1,0 +1,264 @@
+"""Stages of the language model: `language_model` (dialogue text) and `express` (thought, then reply)."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from omni.config import LlmConfig, build, dump
+from omni.data.batching import Schedule
+from omni.data.corpora import exchanges as corpus
+from omni.data.manifest import lines
+from omni.errors import DataError
+from omni.models.speech_llm import SpeechLLM
+from omni.nn.sampling import Blocker
+from omni.phones import dictionary, normalise, unstressed
+from omni.text import END, LISTEN, SAY, SOUND, USER, Vocabulary, spoken_form
+from omni.train.losses import next_token
+from omni.train.recipe import Recipe
+from omni.turns import EMOTIONS
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class SpeakingData:
+    """The `data` block of the language-model recipes. `dialogues` are relative to --data, `corpus` to the repository."""
+
+    dialogues: list[str] = field(default_factory=list)
+    corpus: str = str(corpus.FOLDER)
+    start_from: str | None = None  # run whose export to start from, e.g. `language_model`
+    rows: int = 16
+    row_tokens: int = 256
+    batch_tokens: int = 3_000
+    replay_rows: int = 4
+    misheard: float = 0.3
+    unheard: float = 0.1
+    largest_dialogues: int = 1_000_000
+
+
+def read_dialogues(path: Path) -> list[list[str]]:
+    """Turns of a dialogue corpus in JSONL, plain text."""
+    return [[t["text"] if isinstance(t, dict) else t for t in row["turns"]] for row in lines(path)]
+
+
+def capitalised(path_turns: list[list[str]], minimum: int = 20) -> dict[str, str]:
+    """Words written with a capital inside sentences at least nine times in ten: lower case -> spelling."""
+    upper: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for turns in path_turns:
+        for turn in turns:
+            for word in re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]+\b", turn):
+                low = word.lower()
+                total[low] = total.get(low, 0) + 1
+                upper[low] = upper.get(low, 0) + word[0].isupper()
+    return {w: w.capitalize() for w, n in total.items() if n >= minimum and upper[w] >= 0.9 * n}
+
+
+def plain_turns(turns: list[str], vocabulary: Vocabulary, start: int) -> list[int]:
+    """A dialogue without thoughts: even turns are heard, odd ones said. `start` 0 or 1 drops the first turn."""
+    ids: list[int] = []
+    for index, turn in enumerate(turns[start:]):
+        if index % 2 == 0:
+            ids += [vocabulary.ids[USER], vocabulary.ids[LISTEN], *vocabulary.encode(normalise(turn))]
+        else:
+            ids += [vocabulary.ids[SAY], *vocabulary.encode(spoken_form(turn)), vocabulary.ids[END]]
+    return ids
+
+
+class Misheard:
+    """Imitates recognition errors: words dropped, or replaced by words with the same consonants."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.alike: dict[str, list[str]] = {}
+        known = dictionary()
+        for word in sorted({w for t in texts for w in normalise(t).split()}):
+            if word in known:
+                self.alike.setdefault(self._key(word), []).append(word)
+
+    @staticmethod
+    def _key(word: str) -> str:
+        phones = unstressed(dictionary()[word][0])
+        return " ".join(p for p in phones if p[0] not in "AEIOU") or phones[0]
+
+    def __call__(self, text: str, draw: random.Random) -> str:
+        words, out = normalise(text).split(), []
+        for word in words:
+            chance = draw.random()
+            if chance < 0.06 and len(words) > 2:
+                continue
+            if chance < 0.22 and word in dictionary():
+                word = draw.choice(self.alike.get(self._key(word)) or [word])
+            out.append(word)
+        return " ".join(out)
+
+
+def make_vocabulary(recipe: Recipe, settings: SpeakingData, data: Path, size: int) -> Vocabulary:
+    """Train the tokenizer on the recipe's dialogues and the corpus's training split."""
+    talk = [d for name in settings.dialogues for d in read_dialogues(data / name)][: settings.largest_dialogues]
+    train, _ = corpus.split(corpus.read(Path(settings.corpus)))
+    own = [t for e in train for t in (e.say, e.reply)]
+    texts = [spoken_form(t) for d in talk for t in d] + [spoken_form(t) for t in own] * 4
+    return Vocabulary.train(texts, size, {**capitalised(talk), **corpus.proper_names(train)})
+
+
+class LanguageModelTask:
+    """Next-token prediction on dialogue text: heard and said turns in the chat template, without thoughts."""
+
+    def __init__(self, recipe: Recipe, data: Path, cache: Path) -> None:
+        self.recipe, self.settings = recipe, build(SpeakingData, recipe.data, "data")
+        self.config = build(LlmConfig, recipe.model, "model")
+        vocabulary_folder = cache / f"vocabulary-{self.config.vocabulary}"
+        if not (vocabulary_folder / "names.json").exists():
+            make_vocabulary(recipe, self.settings, data, self.config.vocabulary).save(vocabulary_folder)
+        self.vocabulary = Vocabulary.load(vocabulary_folder)
+        torch.manual_seed(recipe.seed)
+        self.model: nn.Module = SpeechLLM(self.config, self.vocabulary)
+        train, held = self._streams(data)
+        self.stream, self.held = torch.tensor(train), torch.tensor(held)
+
+    def _streams(self, data: Path) -> tuple[list[int], list[int]]:
+        train: list[int] = []
+        held: list[int] = []
+        draw = random.Random(0)
+        talk = [d for name in self.settings.dialogues for d in read_dialogues(data / name)]
+        talk = talk[: self.settings.largest_dialogues]
+        draw.shuffle(talk)
+        for number, turns in enumerate(talk):
+            ids = plain_turns(turns, self.vocabulary, draw.randrange(2))
+            (held if number % 100 == 0 else train).extend(ids)
+        if len(held) < 64:
+            raise DataError(f"only {len(train) + len(held)} tokens of dialogue; the language model needs more text")
+        return train, held
+
+    def _rows(self, stream: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+        width = min(self.settings.row_tokens, len(stream) - 1)
+        starts = torch.randint(0, len(stream) - width, (rows,), generator=generator)
+        return torch.stack([stream[s : s + width + 1] for s in starts.tolist()])
+
+    def batch(self, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.recipe.seed * 7_777_777 + step)
+        return self._rows(self.stream, self.settings.rows, generator)
+
+    def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        logits = self.model.model(input_ids=batch[:, :-1], use_cache=False).logits  # type: ignore[operator]
+        loss = next_token(logits, batch[:, 1:])
+        return loss, {"perplexity": float(loss.detach().exp())}
+
+    def validate(self) -> dict[str, float]:
+        """Mean negative log-likelihood a token on held-out dialogues."""
+        rows = self._rows(self.held, 12, torch.Generator().manual_seed(0))
+        logits = self.model.model(input_ids=rows[:, :-1], use_cache=False).logits  # type: ignore[operator]
+        loss = float(next_token(logits, rows[:, 1:]))
+        return {"nats_per_token": loss, "perplexity": float(torch.tensor(loss).exp())}
+
+    def export(self, folder: Path) -> None:
+        self.vocabulary.save(folder)
+        weights = {k: v for k, v in self.model.state_dict().items() if not k.endswith("lm_head.weight")}
+        save_file({k: v.half().contiguous() for k, v in weights.items()}, folder / "language_model.safetensors")
+        (folder / "llm.yaml").write_text(dump(self.config), encoding="utf-8")
+
+
+def load_language_model(folder: Path, config: LlmConfig, blocker: Blocker | None = None) -> SpeechLLM:
+    """A `SpeechLLM` from an export folder (half precision on disk, float32 in memory)."""
+    model = SpeechLLM(config, Vocabulary.load(folder), blocker)
+    weights = {k: v.float() for k, v in load_file(folder / "language_model.safetensors").items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or any(not m.endswith("lm_head.weight") for m in missing):
+        raise DataError(f"{folder} does not hold this language model: missing {missing}, unexpected {unexpected}")
+    model.model.tie_weights()
+    return model
+
+
+class ExpressTask(LanguageModelTask):
+    """Stage 2: thought, then reply, on the project's corpus, with a share of plain dialogue so as not to forget it.
+
+    The transcript is given (it comes from the listener), so it is not scored; labels and reply are. The emotion slot
+    holds the posterior-weighted label embedding; here the posterior is drawn around the written emotion.
+    """
+
+    def __init__(self, recipe: Recipe, data: Path, cache: Path) -> None:
+        super().__init__(recipe, data, cache)
+        if self.settings.start_from:
+            folder = cache.parent / self.settings.start_from / "export"
+            self.model = load_language_model(folder, self.config)
+            self.vocabulary = self.model.vocabulary
+        everything = corpus.read(Path(self.settings.corpus))
+        train, held = corpus.split(everything)
+        self.train_dialogues, self.held_dialogues = corpus.dialogues(train), corpus.dialogues(held)
+        self.misheard = Misheard([e.say for e in train])
+        sizes = [sum(len(self.vocabulary.encode(e.say + " " + e.reply)) + 14 for e in d) for d in self.train_dialogues]
+        self.plan_of_batches = Schedule(sizes, self.settings.batch_tokens, recipe.seed)
+        replies = [self.vocabulary.encode(spoken_form(e.reply)) for e in train]
+        self.blocker = Blocker.learn(replies, 6)
+
+    def sequence(self, dialogue: list[corpus.Exchange], draw: random.Random | None) -> tuple[list[int], list[int], list[list[float]]]:
+        """ids, targets (shifted) and a posterior per emotion slot for one dialogue; `draw` adds hearing errors."""
+        ids: list[int] = []
+        scored: list[bool] = []
+        posteriors: list[list[float]] = []
+        for exchange in dialogue:
+            heard = normalise(exchange.say)
+            if draw is not None:
+                heard = self.misheard(heard, draw) if draw.random() < self.settings.misheard else heard
+                heard = "" if draw.random() < self.settings.unheard else heard
+            prompt = self.vocabulary.prompt(heard, sound_slots=1)
+            perceived = self.vocabulary.perceived(exchange.emotion, exchange.intensity, exchange.match)
+            rest = self.vocabulary.expressed(exchange.plan) + self.vocabulary.said(exchange.reply)
+            ids += prompt + perceived + rest
+            scored += [False] * (len(prompt) + len(perceived) + 1) + [True] * (len(rest) - 1)
+            share = 0.9 if draw is None else draw.uniform(0.4, 1.0)
+            posterior = [(1 - share) / (len(EMOTIONS) - 1)] * len(EMOTIONS)
+            posterior[EMOTIONS.index(exchange.emotion)] = share
+            posteriors.append(posterior)
+        ids, scored = ids[: self.config.context_tokens], scored[: self.config.context_tokens]
+        targets = [i if s else IGNORED for i, s in zip(ids[1:], scored[1:])] + [IGNORED]
+        return ids, targets, posteriors
+
+    def _collate(self, sequences: list[tuple[list[int], list[int], list[list[float]]]]) -> tuple[Tensor, Tensor, Tensor]:
+        width = max(len(s[0]) for s in sequences)
+        ids = torch.tensor([s[0] + [0] * (width - len(s[0])) for s in sequences])
+        targets = torch.tensor([s[1] + [IGNORED] * (width - len(s[1])) for s in sequences])
+        return ids, targets, torch.tensor([p for s in sequences for p in s[2]])
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+        draw = random.Random(self.recipe.seed * 31_337 + step)
+        chosen = [self.sequence(self.train_dialogues[i], draw) for i in self.plan_of_batches[step]]
+        generator = torch.Generator().manual_seed(self.recipe.seed * 7_777_777 + step)
+        replay = self._rows(self.stream, self.settings.replay_rows, generator)
+        return (*self._collate(chosen), replay)
+
+    def _logits(self, ids: Tensor, posteriors: Tensor) -> Tensor:
+        embeddings = self.model.model.get_input_embeddings()(ids)  # type: ignore[operator]
+        slots = ids == self.vocabulary.ids[SOUND]
+        mixed = posteriors @ self.model.label_embeddings("emotion")  # type: ignore[operator]
+        embeddings = embeddings.masked_scatter(slots[..., None], mixed[: int(slots.sum())].to(embeddings.dtype))
+        return self.model.model(inputs_embeds=embeddings, use_cache=False).logits  # type: ignore[operator]
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
+        ids, targets, posteriors, replay = batch
+        reply = next_token(self._logits(ids, posteriors), targets)
+        plain = self.model.model(input_ids=replay[:, :-1], use_cache=False).logits  # type: ignore[operator]
+        kept = next_token(plain, replay[:, 1:])
+        return reply + 0.2 * kept, {"reply": float(reply.detach()), "plain": float(kept.detach())}
+
+    def validate(self) -> dict[str, float]:
+        """Negative log-likelihood a token of labels and replies on the held-out tenth."""
+        total = count = 0.0
+        for start in range(0, len(self.held_dialogues), 24):
+            rows = [self.sequence(d, None) for d in self.held_dialogues[start : start + 24]]
+            ids, targets, posteriors = self._collate(rows)
+            scored = int((targets != IGNORED).sum())
+            total += float(next_token(self._logits(ids, posteriors), targets)) * scored
+            count += scored
+        return {"nats_per_token": total / count}
+
+    def export(self, folder: Path) -> None:
+        super().export(folder)
+        save_file({"hashes": self.blocker}, folder / "spoken_before.safetensors", metadata={"size": "6"})

@@ -1,0 +1,318 @@
+"""Training of the expressive decoder: `voice` (many speakers, then the reply voice) and `voice_express` (with LLM states).
+
+Losses: L1 of normalised frames (weighted by the coefficients' own spread), binary cross-entropy of voicing, L1 of the
+predicted prosody, and a least-squares adversary on frames against over-smoothing (Mao et al. 2017; on vocoder
+parameters Saito, Takamichi and Saruwatari 2018) with feature matching.
+
+Shapes: B batch, L units, T steps of 10 ms, R frames per step, C envelope, A aperiodicity, S style vector.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pad_sequence
+
+from omni.config import DecoderConfig, build, dump
+from omni.data.manifest import read
+from omni.errors import DataError
+from omni.models.decoder import ExpressiveDecoder, Prediction
+from omni.models.prosody import UnitProsody, contour
+from omni.train.recipe import Recipe
+from omni.train.voice_data import Recording, Span, analyse_all, cut_spans
+from omni.train.voice_speaker import Speaker, knots_of, unit_means, utterance_prosody
+
+#: (words of a span) -> states [tokens, H] and, for each word, the token that stands for it; see `VoiceTask.states`.
+StatesOf = Callable[[list[str]], tuple[Tensor, list[int]]]
+
+
+@dataclass(frozen=True)
+class VoiceData:
+    """The `data` block of a voice recipe. `voice` is the speaker who is exported; `others` only help."""
+
+    manifest: str = "librispeech/train.jsonl"
+    voice: str = "2416"
+    others: tuple[str, ...] = ()
+    voice_share: float = 0.6  # of the spans in a batch
+    held_out_clips: int = 3
+    aligner: str = "pocketsphinx"  # or "uniform"
+    cache: str = "voice"  # folder of the analyses within the cache
+    batch_spans: int = 12
+    longest_span_s: float = 6.0
+    start_from: str = ""  # weights to go on from: a file exported by an earlier stage
+    adversary_from_step: int = 600
+    adversary_weight: float = 0.3
+
+
+@dataclass
+class VoiceBatch:
+    """Spans side by side; padded with zeros, masks are 1 where real."""
+
+    units: Tensor
+    features: Tensor
+    unit_mask: Tensor
+    speaker: Tensor
+    style: Tensor
+    log_lengths: Tensor
+    knots: Tensor
+    energy: Tensor
+    knot_mask: Tensor
+    at: Tensor
+    local: Tensor
+    step_mask: Tensor
+    envelope: Tensor
+    aperiodicity: Tensor
+    pitch: Tensor
+    voiced: Tensor
+    words: list[list[str]] = field(default_factory=list)
+    word_of_unit: list[np.ndarray] = field(default_factory=list)
+
+
+class Critic(nn.Module):
+    """Judges windows of frames [B, W, C + A] as recorded (1) or made (0); returns the layers for feature matching."""
+
+    def __init__(self, inputs: int, width: int = 160) -> None:
+        super().__init__()
+        norm = parametrizations.weight_norm
+        self.layers = nn.ModuleList(
+            [
+                norm(nn.Conv1d(inputs, width, 3, padding=1)),
+                norm(nn.Conv1d(width, width, 5, stride=2, padding=2)),
+                norm(nn.Conv1d(width, width, 5, stride=2, padding=2)),
+                norm(nn.Conv1d(width, 1, 3, padding=1)),
+            ]
+        )
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        x, found = frames.transpose(1, 2), []
+        for index, layer in enumerate(self.layers):
+            x = layer(x) if index == 0 else layer(functional.leaky_relu(x, 0.2))
+            found.append(x)
+        return found
+
+
+class VoiceModel(nn.Module):
+    """What the loop trains: the decoder and its critic. Only the decoder is exported."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.decoder = ExpressiveDecoder(config)
+        self.critic = Critic(config.cepstrum + config.aperiodicity)
+
+
+class VoiceTask:
+    """Recipe parts `voice` and `voice_express`.
+
+    With `states` (part `voice_express`) the language model's states enter through the gate; half of the batches go
+    without, so that the voice still speaks alone.
+    """
+
+    def __init__(self, recipe: Recipe, data: Path, cache: Path, states: StatesOf | None = None) -> None:
+        self.recipe, self.states = recipe, states
+        self.data = build(VoiceData, recipe.data, "data")
+        config = build(DecoderConfig, recipe.model, "model")
+        names = [self.data.voice, *(s for s in self.data.others if s != self.data.voice)]
+        self.config = replace(config, speakers=len(names))
+        clips = read(data / self.data.manifest)
+        quick = frozenset(names[1:])
+        self.speakers: list[Speaker] = []
+        for name in names:
+            own = [c for c in clips if c.speaker == name]
+            if not own:
+                raise DataError(f"{data / self.data.manifest} has no clip of speaker {name!r}; it has others: check `voice`")
+            recordings = analyse_all(own, cache / self.data.cache, config.cepstrum, self.data.aligner, quick)
+            self.speakers.append(Speaker.of(name, recordings))
+        torch.manual_seed(recipe.seed)
+        self.model = VoiceModel(self.config)
+        self._statistics(self.speakers[0])
+        if self.data.start_from:
+            self._start_from(Path(self.data.start_from))
+        held = min(self.data.held_out_clips, len(self.speakers[0].recordings) - 1)
+        self._train = [s.recordings for s in self.speakers]
+        self._held = self._train[0][len(self._train[0]) - held :] if held else self._train[0][:1]
+        self._train[0] = self._train[0][: len(self._train[0]) - held] if held else self._train[0]
+        spread = self.model.decoder.envelope_scale.sqrt()
+        self._weights = spread / spread.mean()
+
+    def _statistics(self, voice: Speaker) -> None:
+        decoder = self.model.decoder
+        decoder.envelope_mean.copy_(torch.from_numpy(voice.envelope_mean))
+        decoder.envelope_scale.copy_(torch.from_numpy(voice.envelope_scale))
+        decoder.noise_mean.copy_(torch.from_numpy(voice.noise_mean))
+        decoder.noise_scale.copy_(torch.from_numpy(voice.noise_scale))
+        decoder.pitch_mean.fill_(voice.pitch_mean)
+        decoder.pitch_scale.fill_(voice.pitch_scale)
+
+    def _start_from(self, path: Path) -> None:
+        """Weights of an earlier stage; the speaker table keeps the rows that fit, statistics stay this voice's."""
+        if not path.is_file():
+            raise DataError(f"start_from: no file {path}; run the earlier recipe first")
+        weights = {k: v.float() for k, v in load_file(path).items()}
+        own = self.model.decoder.state_dict()
+        first = weights["embed_speaker.weight"][:1]
+        weights["embed_speaker.weight"] = first.expand_as(own["embed_speaker.weight"]).clone()
+        kept = {k for k in own if k.endswith(("_mean", "_scale"))}
+        self.model.decoder.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})
+
+    def batch(self, step: int) -> VoiceBatch:
+        """Spans drawn by the step and the recipe's seed."""
+        draw = random.Random(self.recipe.seed * 1_000_003 + step)
+        rows = []
+        for _ in range(self.data.batch_spans):
+            another = len(self.speakers) > 1 and draw.random() >= self.data.voice_share
+            who = draw.randrange(1, len(self.speakers)) if another else 0
+            recording = draw.choice(self._train[who])
+            span = cut_spans(recording, draw, round(self.data.longest_span_s * 100))
+            rows.append(self._row(who, recording, span, draw.random() < 0.2))
+        return _collate(rows)
+
+    def _row(self, who: int, recording: Recording, span: Span, plain: bool) -> dict:
+        speaker, ratio = self.speakers[who], self.config.frames_per_step
+        low, total = span.start * ratio, int(span.lengths.sum()) * ratio
+        cut = slice(low, low + total)
+        pitch, voiced = speaker.pitch(recording, cut)
+        envelope = (recording.envelope[cut] - speaker.envelope_mean) / speaker.envelope_scale
+        noise = (recording.aperiodicity[cut] - speaker.noise_mean) / speaker.noise_scale
+        pause = np.isin(span.units, speaker.pauses)
+        knots, energy = knots_of(pitch, span.lengths, ratio), unit_means(envelope[:, 0], span.lengths, ratio)
+        drawn = contour(UnitProsody(span.lengths, knots, energy, pause), ratio)
+        style = np.zeros(self.config.style_vector, np.float32)
+        if not plain:
+            style[:] = speaker.z_score(utterance_prosody(pitch, voiced, envelope, span.lengths, pause))
+        low_unit = span.first_unit
+        words = recording.words[low_unit : low_unit + len(span.units)]
+        return {
+            "units": span.units, "features": span.features, "speaker": np.array(who), "style": style,
+            "log_lengths": np.log(span.lengths), "knots": knots, "energy": energy, "knot_mask": ~pause,
+            "at": drawn.at, "local": drawn.local, "envelope": envelope, "aperiodicity": noise,
+            "pitch": pitch - drawn.pitch, "voiced": voiced, "words": recording.text, "word_of_unit": words,
+        }  # fmt: skip
+
+    def loss(self, batch: VoiceBatch, step: int) -> tuple[Tensor, dict[str, float]]:
+        made, prosody = self._run(batch, step)
+        parts = {**self._frame_losses(made, batch), **_prosody_losses(prosody, batch)}
+        total = parts["envelope"] + 0.3 * parts["noise"] + 0.3 * parts["voicing"] + 0.5 * parts["pitch"]
+        total = total + 0.3 * parts["length"] + 0.5 * parts["knots"] + 0.3 * parts["energy"]
+        if step >= self.data.adversary_from_step and self.data.adversary_weight > 0:
+            critic, fool, match = self._adversary(made, batch, step)
+            total = total + critic + self.data.adversary_weight * (fool + 0.5 * match)
+            parts |= {"critic": critic, "fool": fool}
+        return total, {name: float(value.detach()) for name, value in parts.items()}
+
+    def _run(self, batch: VoiceBatch, step: int) -> tuple[Prediction, Tensor]:
+        decoder = self.model.decoder
+        states, known = self._states(batch) if self.states and step % 2 == 0 else (None, None)
+        encoded = decoder.encode(
+            batch.units, batch.features, batch.unit_mask, batch.style, batch.speaker, states, known
+        )
+        prosody = decoder.prosody(encoded, batch.style, batch.unit_mask)
+        return decoder.frames(encoded, batch.at, batch.local, batch.style, batch.step_mask), prosody
+
+    def _states(self, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
+        """LLM states [B, L, H] of each unit's word and where there is one [B, L]."""
+        assert self.states is not None
+        rows = torch.zeros(*batch.units.shape, self.config.llm_width)
+        known = torch.zeros(batch.units.shape)
+        for index, (words, of_unit) in enumerate(zip(batch.words, batch.word_of_unit)):
+            states, token_of_word = self.states(words)
+            for place, word in enumerate(of_unit):
+                if word >= 0:
+                    rows[index, place], known[index, place] = states[token_of_word[word]], 1.0
+        return rows, known
+
+    def _frame_losses(self, made: Prediction, batch: VoiceBatch) -> dict[str, Tensor]:
+        mask = batch.step_mask.repeat_interleave(self.config.frames_per_step, dim=1)
+        count, voiced = mask.sum(), mask.squeeze(-1) * batch.voiced
+        off = (made.envelope.float() - batch.envelope).abs() * self._weights
+        flat = mask.squeeze(-1)
+        cross = functional.binary_cross_entropy_with_logits(made.voicing.float(), batch.voiced, reduction="none")
+        return {
+            "envelope": (off * mask).sum() / count / off.shape[-1],
+            "noise": ((made.aperiodicity.float() - batch.aperiodicity).abs() * mask).sum() / count,
+            "voicing": (cross * flat).sum() / count,
+            "pitch": ((made.pitch.float() - batch.pitch).abs() * voiced).sum() / voiced.sum().clamp_min(1),
+        }
+
+    def _adversary(self, made: Prediction, batch: VoiceBatch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(critic's loss, decoder's loss, feature matching) on one window of up to 128 frames per span."""
+        draw = random.Random(step)
+        ratio, rows_made, rows_true = self.config.frames_per_step, [], []
+        size = min(128, *(int(n) * ratio for n in batch.step_mask.sum(dim=(1, 2)).tolist()))
+        for row, steps in enumerate(batch.step_mask.sum(dim=(1, 2)).tolist()):
+            low = draw.randrange(int(steps) * ratio - size + 1)
+            cut = slice(low, low + size)
+            rows_made.append(torch.cat((made.envelope[row, cut], made.aperiodicity[row, cut]), dim=-1))
+            rows_true.append(torch.cat((batch.envelope[row, cut], batch.aperiodicity[row, cut]), dim=-1))
+        false, true = torch.stack(rows_made), torch.stack(rows_true)
+        critic = self.model.critic
+        seen_true, seen_false = critic(true)[-1].float(), critic(false.detach())[-1].float()
+        judged = (seen_true - 1).square().mean() + seen_false.square().mean()
+        frozen = {name: weight.detach() for name, weight in critic.named_parameters()}
+        through = functional_call(critic, frozen, (false,))
+        with torch.no_grad():
+            wanted = critic(true)
+        match = torch.stack([functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]).mean()
+        return judged, (through[-1].float() - 1).square().mean(), match
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """On clips of the voice that were not trained on: envelope error first; widths of made against recorded."""
+        draw = random.Random(7)
+        rows = [
+            self._row(0, r, cut_spans(r, draw, round(self.data.longest_span_s * 100)), True)
+            for r in self._held
+            for _ in range(4)
+        ]
+        batch = _collate(rows)
+        made, prosody = self._run(batch, 1)
+        parts = {**self._frame_losses(made, batch), **_prosody_losses(prosody, batch)}
+        mask = batch.step_mask.repeat_interleave(self.config.frames_per_step, dim=1).squeeze(-1).bool()
+        wide = made.envelope[mask].std(dim=0) / batch.envelope[mask].std(dim=0)
+        knots = batch.knot_mask.bool()
+        gain = batch.knots[knots].std() / prosody[..., 1:4][knots].std().clamp_min(1e-3)
+        self.model.decoder.pitch_gain.fill_(float(gain.clamp(1.0, 1.8)))
+        figures = {name: float(value) for name, value in parts.items()}
+        return {**figures, "width_low": float(wide[1:8].mean()), "width_high": float(wide[8:].mean()), "gain": float(gain)}
+
+    def export(self, folder: Path) -> None:
+        """`voice.safetensors` (half precision, one speaker) and `voice.yaml` (its DecoderConfig)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = dict(self.model.decoder.state_dict())
+        weights["embed_speaker.weight"] = weights["embed_speaker.weight"][:1]
+        save_file({k: v.half().contiguous() for k, v in weights.items()}, folder / "voice.safetensors")
+        (folder / "voice.yaml").write_text(dump(replace(self.config, speakers=1)), encoding="utf-8")
+
+
+def _prosody_losses(prosody: Tensor, batch: VoiceBatch) -> dict[str, Tensor]:
+    real, spoken = batch.unit_mask.squeeze(-1), batch.knot_mask
+    found = prosody.float()
+    knots = (found[..., 1:4] - batch.knots).abs().mean(dim=-1)
+    return {
+        "length": ((found[..., 0] - batch.log_lengths).abs() * real).sum() / real.sum(),
+        "knots": (knots * spoken).sum() / spoken.sum(),
+        "energy": ((found[..., 4] - batch.energy).abs() * real).sum() / real.sum(),
+    }
+
+
+def _collate(rows: list[dict]) -> VoiceBatch:
+    made: dict = {"words": [r["words"] for r in rows], "word_of_unit": [r["word_of_unit"] for r in rows]}
+    whole = {"units", "speaker", "at"}
+    for name in (f.name for f in fields(VoiceBatch)):
+        if name in rows[0] and name not in made:
+            kind = torch.long if name in whole else torch.float32
+            made[name] = pad_sequence([torch.as_tensor(r[name], dtype=kind) for r in rows], batch_first=True) if (
+                rows[0][name].ndim
+            ) else torch.stack([torch.as_tensor(r[name], dtype=kind) for r in rows])
+    for name, source in (("unit_mask", "units"), ("step_mask", "at")):
+        made[name] = pad_sequence([torch.ones(len(r[source]), 1) for r in rows], batch_first=True)
+    return VoiceBatch(**made)
