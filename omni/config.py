@@ -93,6 +93,7 @@ class LlmConfig:
     temperature: float = 0.7
     top_p: float = 0.9
     candidates: int = 6
+    blocked_run_tokens: int = 6  # a run of this many tokens of a training reply is never said again
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class DecoderConfig:
     frames_per_step: int = 2  # frames that the frame decoder writes at once
     style_vector: int = 7  # utterance-level prosody, see `models/style.py`
     llm_width: int = 256
+    reads_llm_states: bool = False  # true once the gate was trained (stage 2)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,29 @@ import numpy as np
 
 from omni.phones import VOICE_ID, pronounce
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",
@@ -25,17 +43,131 @@ _SHORT = {
     "mr.": "mister", "mrs.": "missus", "ms.": "miz", "dr.": "doctor", "st.": "saint", "vs.": "versus",
     "etc.": "et cetera", "e.g.": "for example", "i.e.": "that is", "a.m.": "a m", "p.m.": "p m",
 }  # fmt: skip
-_SIGNS = {"&": " and ", "%": " percent ", "+": " plus ", "=": " equals ", "@": " at ", "#": " number ", "°": " degrees "}
+_SIGNS = {
+    "&": " and ",
+    "%": " percent ",
+    "+": " plus ",
+    "=": " equals ",
+    "@": " at ",
+    "#": " number ",
+    "°": " degrees ",
+}
 #: Words that usually carry no accent.
 FUNCTION_WORDS = frozenset(
-    "a an the and or but nor so if as than that which who whom whose of in on at by for from to with into onto upon "
-    "over under about through i me my you your he him his she her it its we us our they them their is am are was were "
-    "be been being do does did have has had will would shall should can could may might must there this these those "
-    "i'm i'll i've i'd you're you'll you've it's he's she's we're we'll we've they're that's isn't don't can't".split()
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "but",
+        "nor",
+        "so",
+        "if",
+        "as",
+        "than",
+        "that",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "of",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "from",
+        "to",
+        "with",
+        "into",
+        "onto",
+        "upon",
+        "over",
+        "under",
+        "about",
+        "through",
+        "i",
+        "me",
+        "my",
+        "you",
+        "your",
+        "he",
+        "him",
+        "his",
+        "she",
+        "her",
+        "it",
+        "its",
+        "we",
+        "us",
+        "our",
+        "they",
+        "them",
+        "their",
+        "is",
+        "am",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "do",
+        "does",
+        "did",
+        "have",
+        "has",
+        "had",
+        "will",
+        "would",
+        "shall",
+        "should",
+        "can",
+        "could",
+        "may",
+        "might",
+        "must",
+        "there",
+        "this",
+        "these",
+        "those",
+        "i'm",
+        "i'll",
+        "i've",
+        "i'd",
+        "you're",
+        "you'll",
+        "you've",
+        "it's",
+        "he's",
+        "she's",
+        "we're",
+        "we'll",
+        "we've",
+        "they're",
+        "that's",
+        "isn't",
+        "don't",
+        "can't",
+    ]
 )
 FEATURES = 6
 _TOKEN = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*['’]?|[,.;:?!…—–()\"]|-{2,}")
-_MARKS = {",": ",", ";": ",", ":": ",", "—": ",", "–": ",", "--": ",", "(": ",", ")": ",", ".": ".", "…": ".", "?": "?", "!": "!"}
+_MARKS = {
+    ",": ",",
+    ";": ",",
+    ":": ",",
+    "—": ",",
+    "–": ",",
+    "--": ",",
+    "(": ",",
+    ")": ",",
+    ".": ".",
+    "…": ".",
+    "?": "?",
+    "!": "!",
+}
 _PAUSE_NAMES = (",", ".", "?", "!")
 
 
@@ -160,8 +292,34 @@ _LETTERS = {
     f"{letter}.": tuple(sounds.split())
     for letter, sounds in zip(
         "abcdefghijklmnopqrstuvwxyz",
-        "EY1;B IY1;S IY1;D IY1;IY1;EH1 F;JH IY1;EY1 CH;AY1;JH EY1;K EY1;EH1 L;EH1 M;EH1 N;OW1;P IY1;K Y UW1;AA1 R;EH1 S;"
-        "T IY1;Y UW1;V IY1;D AH1 B AH0 L Y UW0;EH1 K S;W AY1;Z IY1".split(";"),
+        [
+            "EY1",
+            "B IY1",
+            "S IY1",
+            "D IY1",
+            "IY1",
+            "EH1 F",
+            "JH IY1",
+            "EY1 CH",
+            "AY1",
+            "JH EY1",
+            "K EY1",
+            "EH1 L",
+            "EH1 M",
+            "EH1 N",
+            "OW1",
+            "P IY1",
+            "K Y UW1",
+            "AA1 R",
+            "EH1 S",
+            "T IY1",
+            "Y UW1",
+            "V IY1",
+            "D AH1 B AH0 L Y UW0",
+            "EH1 K S",
+            "W AY1",
+            "Z IY1",
+        ],
     )
 }
 

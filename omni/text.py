@@ -66,7 +66,11 @@ class Thought:
         voice = {"agrees": "which fits the words", "adds": "a feeling that the words leave out"}
         relation = voice.get(self.match, "which says something other than the words")
         manner = {"mild": "slightly ", "moderate": "", "strong": "very "}[self.intensity]
-        need = {"none": "No empathy is asked for", "seeking": "They want to be heard", "providing": "They are being kind"}
+        need = {
+            "none": "No empathy is asked for",
+            "seeking": "They want to be heard",
+            "providing": "They are being kind",
+        }
         return (
             f'Heard "{self.heard}". The voice sounds {manner}{self.emotion}, {relation}. {need[self.plan.need]}; '
             f"answer by {self.plan.strategy} ({self.plan.intent}), in a {self.plan.style} voice."
@@ -128,6 +132,11 @@ class Vocabulary:
 
         text = re.sub(r"[a-z']+", word, text)
         return re.sub(r"(^|[.?!]\s+)([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
+
+    def word_starts(self, ids: Sequence[int]) -> list[int]:
+        """Places of the tokens that begin a word (not a mark), in order."""
+        pieces = [self.tokenizer.id_to_token(i) for i in ids]
+        return [n for n, piece in enumerate(pieces) if piece.startswith("\u2581") and piece.strip("\u2581.,?!'")]
 
     # -- the grammar ---------------------------------------------------------------------------------------------
 

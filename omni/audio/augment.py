@@ -228,7 +228,7 @@ def mask_mels(mels: Tensor, lengths: Tensor, generator: Generator, config: MaskC
 
 
 def _spans(lengths: Tensor, widest: Tensor, masks: int, size: int, generator: Generator) -> Tensor:
-    """Union of `masks` random spans in each row: bool [B, size]; starts are drawn so that spans end within `lengths`."""
+    """Union of `masks` random spans in each row: bool [B, size]; starts are such that spans end within `lengths`."""
     width = (torch.rand(len(lengths), masks, generator=generator) * (widest[:, None] + 1)).floor()
     room = (lengths[:, None] - width).clamp(min=0) + 1
     start = (torch.rand(len(lengths), masks, generator=generator) * room).floor()

@@ -15,10 +15,11 @@ import numpy as np
 
 SAMPLE_RATE_HZ, WINDOW_SAMPLES, HOP_SAMPLES = 16_000, 512, 160
 FRAMES_PER_S = SAMPLE_RATE_HZ / HOP_SAMPLES
-#: Pitch periods looked for: 60 to 400 Hz.
-SHORTEST_LAG, LONGEST_LAG = SAMPLE_RATE_HZ // 400, SAMPLE_RATE_HZ // 60
+#: Pitch periods looked for: 80 to 400 Hz (a window holds two and a half of the longest).
+SHORTEST_LAG, LONGEST_LAG = SAMPLE_RATE_HZ // 400, SAMPLE_RATE_HZ // 80
 _BIN_HZ = SAMPLE_RATE_HZ / WINDOW_SAMPLES
-_SPEECH_BINS = slice(round(150 / _BIN_HZ), round(6000 / _BIN_HZ))
+_SPEECH_BINS = slice(round(2 * 150 / _BIN_HZ), round(2 * 6000 / _BIN_HZ))  # twice: frames are padded to double length
+_PITCH_BINS = slice(round(2 * 90 / _BIN_HZ), round(2 * 4000 / _BIN_HZ))
 
 
 @lru_cache(maxsize=1)
@@ -40,14 +41,15 @@ def power_spectra(samples: np.ndarray) -> np.ndarray:
 
 def energy_db(power: np.ndarray) -> np.ndarray:
     """Level [T] of 150 to 6000 Hz in dB below a full-scale sine, from `power_spectra`."""
-    scale = (WINDOW_SAMPLES / 4) ** 2 * 6  # a sine's peak bin times the window's width, twice as many bins by padding
-    band = power[:, 2 * _SPEECH_BINS.start : 2 * _SPEECH_BINS.stop].sum(axis=-1)
-    return 10 * np.log10(band / scale + 1e-10)
+    full_scale = WINDOW_SAMPLES * 0.5 * np.square(_window()[0]).sum()  # by Parseval, of the padded half spectrum
+    return 10 * np.log10(power[:, _SPEECH_BINS].sum(axis=-1) / full_scale + 1e-10)
 
 
 def periodicity(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(height of the best pitch peak [T], about 0 for noise and 1 for a steady voice; its lag in samples [T])."""
-    correlation = np.fft.irfft(power, axis=-1)[:, : LONGEST_LAG + 1]
+    band = np.zeros_like(power)
+    band[:, _PITCH_BINS] = power[:, _PITCH_BINS]  # rumble would look like a deep voice
+    correlation = np.fft.irfft(band, axis=-1)[:, : LONGEST_LAG + 1]
     correlation = correlation / (correlation[:, :1] + 1e-9) / _window()[1]
     searched = correlation[:, SHORTEST_LAG:]
     return searched.max(axis=-1, initial=0.0).clip(0.0, 1.0), searched.argmax(axis=-1) + SHORTEST_LAG
@@ -55,7 +57,7 @@ def periodicity(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class TurnEvent:
-    """`kind` "start" or "end" of speech; `at_sample` where it was, `known_at_sample` how much had been heard by then."""
+    """`kind` "start" or "end" of speech; `at_sample` where it was, `known_at_sample` how much was heard by then."""
 
     kind: str
     at_sample: int
@@ -137,7 +139,7 @@ class TurnDetector:
 
 
 def activity(samples: np.ndarray) -> np.ndarray:
-    """Whether each frame [T] of a whole recording [N] holds speech, judged by the recording's own quiet and loud parts."""
+    """Whether each frame [T] of a recording [N] holds speech, judged by the recording's own quiet and loud parts."""
     power = power_spectra(samples)
     if len(power) == 0:
         return np.zeros(0, dtype=bool)

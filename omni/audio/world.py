@@ -72,7 +72,9 @@ class Frames:
         return list(zip([0, *ends], [*ends, len(self)]))
 
 
-def track_pitch(samples: np.ndarray, floor_hz: float = PITCH_FLOOR_HZ, ceiling_hz: float = PITCH_CEILING_HZ) -> np.ndarray:
+def track_pitch(
+    samples: np.ndarray, floor_hz: float = PITCH_FLOOR_HZ, ceiling_hz: float = PITCH_CEILING_HZ
+) -> np.ndarray:
     """F0 in Hz, 0 where unvoiced, of sound [N]: float64 [N // hop + 1].
 
     Harvest twice: the first pass finds the speaker's range, the second looks only there, which removes most octave

@@ -25,7 +25,9 @@ Variant = Callable[[np.ndarray, int], np.ndarray]
 class FeatureCache:
     """Features of many clips in one file. `cache[i]` is float16 [T, M]."""
 
-    def __init__(self, clips: list[Clip], folder: Path, name: str, variant: Variant | None = None, mels: int = 80) -> None:
+    def __init__(
+        self, clips: list[Clip], folder: Path, name: str, variant: Variant | None = None, mels: int = 80
+    ) -> None:
         self.clips, self.mels = clips, mels
         digest = hashlib.sha256("\n".join(f"{c.id} {c.audio.name}" for c in clips).encode()).hexdigest()[:12]
         self.path = folder / f"{name}-{digest}.f16"
@@ -44,7 +46,9 @@ class FeatureCache:
                 samples = samples.mean(1)
             if variant is not None:
                 samples = variant(samples, index)
-            return log_mel(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)), AudioConfig()).half().numpy()
+            return (
+                log_mel(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)), AudioConfig()).half().numpy()
+            )
 
         offsets, partial = [0], self.path.with_suffix(".partial")
         with partial.open("wb") as file, ThreadPoolExecutor(2) as pool:

@@ -39,9 +39,13 @@ def read(path: Path) -> list[Clip]:
         try:
             row = json.loads(line)
             known = {k: row[k] for k in _KNOWN & row.keys()}
-            clip = Clip(**{**known, "audio": path.parent / row["audio"]}, extra={k: row[k] for k in row.keys() - _KNOWN})
+            clip = Clip(
+                **{**known, "audio": path.parent / row["audio"]}, extra={k: row[k] for k in row.keys() - _KNOWN}
+            )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: not a clip ({error}); a row needs at least id, audio, speaker") from error
+            raise DataError(
+                f"{path}:{number}: not a clip ({error}); a row needs at least id, audio, speaker"
+            ) from error
         if clip.id in seen:
             raise DataError(f"{path}:{number}: id {clip.id!r} appears twice; ids must be unique")
         seen.add(clip.id)

@@ -44,7 +44,9 @@ def synthesise(texts: list[str], out: Path, count: int, seed: int = 0, workers: 
         if not 0.5 * SAMPLE_RATE_HZ <= len(samples) <= 16 * SAMPLE_RATE_HZ:
             return None
         soundfile.write(path, samples, SAMPLE_RATE_HZ)
-        return Clip(f"synth-{seed}-{index:06d}", path, speaker, normalise(text), duration_s=len(samples) / SAMPLE_RATE_HZ)
+        return Clip(
+            f"synth-{seed}-{index:06d}", path, speaker, normalise(text), duration_s=len(samples) / SAMPLE_RATE_HZ
+        )
 
     with ThreadPoolExecutor(workers) as pool:
         done = list(tqdm(pool.map(one, enumerate(chosen)), total=len(chosen), unit="clip", desc="reading"))

@@ -35,7 +35,23 @@ class Voice:
         return f"{self.engine}:{self.name}"
 
 
-_VARIANTS = ("", "+f1", "+f2", "+f3", "+f4", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+anika", "+klatt", "+Lee")
+_VARIANTS = (
+    "",
+    "+f1",
+    "+f2",
+    "+f3",
+    "+f4",
+    "+m1",
+    "+m2",
+    "+m3",
+    "+m4",
+    "+m5",
+    "+m6",
+    "+m7",
+    "+anika",
+    "+klatt",
+    "+Lee",
+)
 TRAIN_VOICES: tuple[Voice, ...] = (
     *(Voice("flite", name) for name in ("awb", "rms", "kal16")),
     *(Voice("espeak-ng", accent + v) for accent in ("en-us", "en-gb", "en-gb-scotland", "en-029") for v in _VARIANTS),

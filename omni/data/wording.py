@@ -86,7 +86,9 @@ def queries(paths: Iterable[Path]) -> tuple[list[list[str]], list[list[str]]]:
     return split
 
 
-def vocabulary(corpora: Iterable[list[list[str]]], sure: list[list[str]], least: int = 5, most: int = 60_000) -> list[str]:
+def vocabulary(
+    corpora: Iterable[list[list[str]]], sure: list[list[str]], least: int = 5, most: int = 60_000
+) -> list[str]:
     """SPECIAL, then words by frequency: those of `sure`, those with a known pronunciation, others seen `least` times."""
     counts = Counter(word for corpus in corpora for sentence in corpus for word in sentence)
     trusted, known = {word for sentence in sure for word in sentence}, dictionary()

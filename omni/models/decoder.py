@@ -160,7 +160,9 @@ class ExpressiveDecoder(nn.Module):
             return None, None
         states = states.reshape(-1, states.shape[-1]).float()
         if states.shape[-1] != self.config.llm_width:
-            raise ModelError(f"language-model states of width {states.shape[-1]}; this voice takes {self.config.llm_width}")
+            raise ModelError(
+                f"language-model states of width {states.shape[-1]}; this voice takes {self.config.llm_width}"
+            )
         tokens = torch.from_numpy(np.asarray(unit_to_token, np.int64))
         picked = states[tokens.clamp(0, len(states) - 1)].unsqueeze(0).expand(2, -1, -1)
         return picked, (tokens >= 0).float().unsqueeze(0).expand(2, -1)

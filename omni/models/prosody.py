@@ -19,7 +19,7 @@ SEMITONE = np.log(2.0) / 12.0
 KNOT_PLACES = (1 / 6, 1 / 2, 5 / 6)
 LONGEST_UNIT_STEPS, LONGEST_PAUSE_STEPS = 60, 60
 _STRESSED = np.array([u[-1] == "1" for u in VOICE_UNITS])
-_WH_WORDS = frozenset("what when where who whose whom why which how".split())
+_WH_WORDS = frozenset(["what", "when", "where", "who", "whose", "whom", "why", "which", "how"])
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def contour(unit: UnitProsody, ratio: int) -> Contours:
         axis=1,
     )
     pauses = [int(e) * ratio for e, is_pause in zip(ends, unit.pause) if is_pause][1:]
-    return Contours(at, local.astype(np.float32), pitch.astype(np.float32), tuple(dict.fromkeys([*pauses, total * ratio])))
+    return Contours(
+        at, local.astype(np.float32), pitch.astype(np.float32), tuple(dict.fromkeys([*pauses, total * ratio]))
+    )
 
 
 def shape_prosody(

@@ -159,13 +159,12 @@ class SpeechLLM(nn.Module):
         return torch.arange(len(SPECIALS)) == self.marks[END]
 
     @torch.inference_mode()
-    def log_likelihood(self, prompts: list[list[int]], target: list[int]) -> Tensor:
-        """Mean log-probability of `target` after each prompt, in one padded batch: [R]."""
-        rows = [p + target for p in prompts]
+    def log_likelihood(self, prompt: list[int], targets: list[list[int]], sound: Tensor | None = None) -> Tensor:
+        """Mean log-probability of each target and its end mark after one prompt, in one padded batch: [R]."""
+        rows = [[*t, self.marks[END]] for t in targets]
         width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(r)) + r for r in rows])
-        keep = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
-        positions = (keep.cumsum(-1) - 1).clamp_min(0)
-        logits = self.model(input_ids=ids, attention_mask=keep, position_ids=positions, logits_to_keep=len(target) + 1).logits
-        scores = logits[:, :-1].log_softmax(-1)
-        return scores.gather(-1, torch.tensor(target)[None, :, None].expand(len(rows), -1, 1))[..., 0].mean(-1)
+        ids = torch.tensor([prompt + r + [0] * (width - len(r)) for r in rows])
+        out = self.model(inputs_embeds=self.embed(ids, sound), use_cache=False, logits_to_keep=width + 1).logits
+        scores = out[:, :-1].log_softmax(-1).gather(-1, ids[:, len(prompt) :, None])[..., 0]
+        keep = torch.tensor([[1.0] * len(r) + [0.0] * (width - len(r)) for r in rows])
+        return (scores * keep).sum(-1) / keep.sum(-1)

@@ -116,7 +116,9 @@ def _entry(name: str) -> Entry:
 
 
 def _scaled(style: Style, amount: float) -> Style:
-    return Style(style.name, style.pitch**amount, style.pitch_range**amount, style.rate**amount, style.energy_db * amount)
+    return Style(
+        style.name, style.pitch**amount, style.pitch_range**amount, style.rate**amount, style.energy_db * amount
+    )
 
 
 def amount_of(style: Style) -> float:

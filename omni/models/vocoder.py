@@ -73,7 +73,9 @@ class NeuralVocoder(nn.Module):
         self.register_buffer("mean", torch.zeros(config.cepstrum + config.aperiodicity))
         self.register_buffer("scale", torch.ones(config.cepstrum + config.aperiodicity))
         self.register_buffer("window", torch.hann_window(config.fft_samples), persistent=False)
-        self.register_buffer("decode", envelope_basis(config.cepstrum, bins), persistent=False)
+        power, phase = envelope_bases(config.cepstrum, bins)
+        self.register_buffer("decode_power", power, persistent=False)
+        self.register_buffer("decode_phase", phase, persistent=False)
 
     @property
     def hop_samples(self) -> int:
@@ -89,12 +91,14 @@ class NeuralVocoder(nn.Module):
             x = block(x)
         out = self.output_head(self.leave(x.transpose(1, 2))).float()
         gain_h, turn_h, gain_n, turn_n = out.chunk(4, dim=-1)
-        power = (envelope.float() @ self.decode)  # log power, [B, T, F]
+        power = envelope.float() @ self.decode_power  # log power, [B, T, F]
+        phase = envelope.float() @ self.decode_phase
         rough = mix_of(noise.float(), power.shape[-1])
         lift = 0.5 * power
         harmonic = lift + 0.5 * torch.log1p(-rough * 0.999) + gain_h.clamp(-4, 4)
         breath = lift + 0.5 * torch.log(torch.where(voiced[..., None] > 0, rough, 1.0) + 1e-4) + gain_n.clamp(-4, 4)
-        return torch.polar(harmonic.clamp(-12, 8).exp(), turn_h), torch.polar(breath.clamp(-12, 8).exp(), turn_n)
+        tuned = torch.polar(harmonic.clamp(-12, 8).exp(), phase + turn_h)
+        return tuned, torch.polar(breath.clamp(-12, 8).exp(), phase + turn_n)
 
     def forward(
         self, envelope: Tensor, noise: Tensor, pitch_hz: Tensor, voiced: Tensor, pulses: Tensor, hiss: Tensor
@@ -173,14 +177,23 @@ class _Block(nn.Module):
         return x + self.down(functional.gelu(self.up(self.norm(mixed)))).transpose(1, 2)
 
 
-def envelope_basis(cepstrum: int, bins: int) -> Tensor:
-    """Matrix [C, F] from coded envelope to log power (nats) at the bins. WORLD's decoding is linear in the log."""
+def envelope_bases(cepstrum: int, bins: int) -> tuple[Tensor, Tensor]:
+    """Matrices [C, F] from coded envelope to log power (nats) and to minimum phase (radians) at the bins.
+
+    WORLD's decoding is linear in the log, and the minimum phase is the Hilbert transform of the log magnitude
+    (Oppenheim and Schafer 2010, section 13.4), so both are products with a fixed matrix.
+    """
     unit = np.zeros((cepstrum + 1, cepstrum))
     unit[1:] = np.eye(cepstrum)
     decoded = np.log(pyworld.decode_spectral_envelope(unit, SAMPLE_RATE_HZ, FFT_SAMPLES))
-    basis = decoded[1:] - decoded[:1]
-    step = (basis.shape[1] - 1) // (bins - 1)
-    return torch.from_numpy(np.ascontiguousarray(basis[:, ::step])).float()
+    power = decoded[1:] - decoded[:1]
+    cepstra = np.fft.irfft(power / 2, axis=1)
+    half = cepstra.shape[1] // 2
+    cepstra[:, 1:half] *= 2
+    cepstra[:, half + 1 :] = 0
+    phase = np.fft.rfft(cepstra, axis=1).imag
+    step = (power.shape[1] - 1) // (bins - 1)
+    return tuple(torch.from_numpy(np.ascontiguousarray(m[:, ::step])).float() for m in (power, phase))  # type: ignore
 
 
 def mix_of(noise_db: Tensor, bins: int) -> Tensor:

@@ -25,7 +25,23 @@ from omni.turns import MATCHES, Perception
 
 POLARITIES = ("negative", "plain", "positive")
 _NEGATORS = frozenset(
-    "not no never don't doesn't didn't isn't wasn't aren't can't won't couldn't wouldn't hardly without".split()
+    [
+        "not",
+        "no",
+        "never",
+        "don't",
+        "doesn't",
+        "didn't",
+        "isn't",
+        "wasn't",
+        "aren't",
+        "can't",
+        "won't",
+        "couldn't",
+        "wouldn't",
+        "hardly",
+        "without",
+    ]
 )
 #: Beyond these the words, or the voice, count as feeling something. In [0, 1], on the scale of valence.
 WORDS_FEEL, VOICE_FEELS = 0.3, 0.22

@@ -148,6 +148,8 @@ class ListenerTask:
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.half().contiguous() for k, v in self.model.state_dict().items()}, folder / "listener.safetensors")
+        save_file(
+            {k: v.half().contiguous() for k, v in self.model.state_dict().items()}, folder / "listener.safetensors"
+        )
         (folder / "listener.yaml").write_text(dump(self.config), encoding="utf-8")
         (folder / "units.txt").write_text("\n".join(UNITS), encoding="utf-8")

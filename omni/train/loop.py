@@ -154,7 +154,9 @@ class Trainer:
         norm = float(nn.utils.clip_grad_norm_(weights, self.recipe.clip_norm))
         scale = rate_at(self.step, self.recipe)
         for optimiser in self.optimisers:
-            base = self.recipe.muon_learning_rate if isinstance(optimiser, torch.optim.Muon) else self.recipe.learning_rate
+            base = (
+                self.recipe.muon_learning_rate if isinstance(optimiser, torch.optim.Muon) else self.recipe.learning_rate
+            )
             for group in optimiser.param_groups:
                 group["lr"] = base * scale
             if math.isfinite(norm):

@@ -177,7 +177,9 @@ def _history_counts(model: NgramModel, stream: np.ndarray) -> np.ndarray:
     return np.bincount(index[found], minlength=len(model.bigram_keys)).astype(np.float64) + 0.3
 
 
-def _loss(seen: np.ndarray, lower: np.ndarray, heads: np.ndarray, backoff: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _loss(
+    seen: np.ndarray, lower: np.ndarray, heads: np.ndarray, backoff: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
     """What removing one n-gram costs in relative entropy, by the closed form of Stolcke (1998), equation 4."""
     p, q = np.exp(seen.astype(np.float64)), np.exp(lower.astype(np.float64))
     above = 1 - np.bincount(heads, p, minlength=len(backoff))

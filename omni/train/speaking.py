@@ -198,7 +198,9 @@ class ExpressTask(LanguageModelTask):
         replies = [self.vocabulary.encode(spoken_form(e.reply)) for e in train]
         self.blocker = Blocker.learn(replies, 6)
 
-    def sequence(self, dialogue: list[corpus.Exchange], draw: random.Random | None) -> tuple[list[int], list[int], list[list[float]]]:
+    def sequence(
+        self, dialogue: list[corpus.Exchange], draw: random.Random | None
+    ) -> tuple[list[int], list[int], list[list[float]]]:
         """ids, targets (shifted) and a posterior per emotion slot for one dialogue; `draw` adds hearing errors."""
         ids: list[int] = []
         scored: list[bool] = []
@@ -221,7 +223,9 @@ class ExpressTask(LanguageModelTask):
         targets = [i if s else IGNORED for i, s in zip(ids[1:], scored[1:])] + [IGNORED]
         return ids, targets, posteriors
 
-    def _collate(self, sequences: list[tuple[list[int], list[int], list[list[float]]]]) -> tuple[Tensor, Tensor, Tensor]:
+    def _collate(
+        self, sequences: list[tuple[list[int], list[int], list[list[float]]]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         width = max(len(s[0]) for s in sequences)
         ids = torch.tensor([s[0] + [0] * (width - len(s[0])) for s in sequences])
         targets = torch.tensor([s[1] + [IGNORED] * (width - len(s[1])) for s in sequences])

@@ -129,7 +129,9 @@ class VoiceTask:
         for name in names:
             own = [c for c in clips if c.speaker == name]
             if not own:
-                raise DataError(f"{data / self.data.manifest} has no clip of speaker {name!r}; it has others: check `voice`")
+                raise DataError(
+                    f"{data / self.data.manifest} has no clip of speaker {name!r}; it has others: check `voice`"
+                )
             recordings = analyse_all(own, cache / self.data.cache, config.cepstrum, self.data.aligner, quick)
             self.speakers.append(Speaker.of(name, recordings))
         torch.manual_seed(recipe.seed)
@@ -261,7 +263,9 @@ class VoiceTask:
         through = functional_call(critic, frozen, (false,))
         with torch.no_grad():
             wanted = critic(true)
-        match = torch.stack([functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]).mean()
+        match = torch.stack(
+            [functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]
+        ).mean()
         return judged, (through[-1].float() - 1).square().mean(), match
 
     @torch.no_grad()
@@ -282,7 +286,12 @@ class VoiceTask:
         gain = batch.knots[knots].std() / prosody[..., 1:4][knots].std().clamp_min(1e-3)
         self.model.decoder.pitch_gain.fill_(float(gain.clamp(1.0, 1.8)))
         figures = {name: float(value) for name, value in parts.items()}
-        return {**figures, "width_low": float(wide[1:8].mean()), "width_high": float(wide[8:].mean()), "gain": float(gain)}
+        return {
+            **figures,
+            "width_low": float(wide[1:8].mean()),
+            "width_high": float(wide[8:].mean()),
+            "gain": float(gain),
+        }
 
     def export(self, folder: Path) -> None:
         """`voice.safetensors` (half precision, one speaker) and `voice.yaml` (its DecoderConfig)."""
@@ -310,9 +319,11 @@ def _collate(rows: list[dict]) -> VoiceBatch:
     for name in (f.name for f in fields(VoiceBatch)):
         if name in rows[0] and name not in made:
             kind = torch.long if name in whole else torch.float32
-            made[name] = pad_sequence([torch.as_tensor(r[name], dtype=kind) for r in rows], batch_first=True) if (
-                rows[0][name].ndim
-            ) else torch.stack([torch.as_tensor(r[name], dtype=kind) for r in rows])
+            made[name] = (
+                pad_sequence([torch.as_tensor(r[name], dtype=kind) for r in rows], batch_first=True)
+                if (rows[0][name].ndim)
+                else torch.stack([torch.as_tensor(r[name], dtype=kind) for r in rows])
+            )
     for name, source in (("unit_mask", "units"), ("step_mask", "at")):
         made[name] = pad_sequence([torch.ones(len(r[source]), 1) for r in rows], batch_first=True)
     return VoiceBatch(**made)

@@ -56,7 +56,9 @@ class Speaker:
         for _ in range(200):
             recording = draw.choice(recordings)
             span = cut_spans(recording, draw, 600)
-            cut = slice(span.start * FRAMES_PER_UNIT_STEP, (span.start + int(span.lengths.sum())) * FRAMES_PER_UNIT_STEP)
+            cut = slice(
+                span.start * FRAMES_PER_UNIT_STEP, (span.start + int(span.lengths.sum())) * FRAMES_PER_UNIT_STEP
+            )
             pitch, voiced = rough.pitch(recording, cut)
             frames = (recording.envelope[cut] - rough.envelope_mean) / rough.envelope_scale
             rows.append(utterance_prosody(pitch, voiced, frames, span.lengths, np.isin(span.units, PAUSE_IDS)))

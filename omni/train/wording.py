@@ -21,10 +21,35 @@ from omni.models.words import WordSentiment, tokens
 from omni.train.recipe import Recipe
 
 POSITIVE = frozenset(
-    "admiration amusement approval caring desire excitement gratitude joy love optimism pride relief".split()
+    [
+        "admiration",
+        "amusement",
+        "approval",
+        "caring",
+        "desire",
+        "excitement",
+        "gratitude",
+        "joy",
+        "love",
+        "optimism",
+        "pride",
+        "relief",
+    ]
 )
 NEGATIVE = frozenset(
-    "anger annoyance disappointment disapproval disgust embarrassment fear grief nervousness remorse sadness".split()
+    [
+        "anger",
+        "annoyance",
+        "disappointment",
+        "disapproval",
+        "disgust",
+        "embarrassment",
+        "fear",
+        "grief",
+        "nervousness",
+        "remorse",
+        "sadness",
+    ]
 )
 
 

@@ -1,0 +1,88 @@
+"""Checkpoint or preset to wired parts: the only place that knows which implementation stands for which part."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from omni.answering import Responder
+from omni.checkpoint import Checkpoint, load_weights
+from omni.config import OmniConfig
+from omni.models.adapter import EmotionAdapter
+from omni.models.decoder import ExpressiveDecoder
+from omni.models.encoder import SpeechEncoder
+from omni.models.listener import Listener
+from omni.models.perceiver import EmotionPerceiver
+from omni.models.speech_llm import SpeechLLM
+from omni.models.vocoder import Vocoder, make_vocoder
+from omni.models.words import WordSentiment
+from omni.nn.beam import LexiconDecoder
+from omni.nn.ngram import NgramModel
+from omni.nn.sampling import Blocker
+from omni.text import Vocabulary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """Everything that an assistant is made of."""
+
+    config: OmniConfig
+    listener: Listener
+    perceiver: EmotionPerceiver
+    sentiment: WordSentiment
+    responder: Responder
+    voice: ExpressiveDecoder
+    vocoder: Vocoder
+
+
+def hearing_parts(checkpoint: Checkpoint) -> tuple[Listener, EmotionPerceiver, WordSentiment]:
+    """Listener, perceiver and word sentiment alone: what `omni hear` needs."""
+    config = checkpoint.config
+    encoder = SpeechEncoder(config.listener, config.audio)
+    load_weights(encoder, checkpoint.weights("listener.safetensors"), "listener.safetensors")
+    decoder = LexiconDecoder(NgramModel.load(checkpoint.path("words.safetensors")))
+    perceiver = EmotionPerceiver(config.perceiver, config.audio)
+    load_weights(perceiver, checkpoint.weights("perceiver.safetensors"), "perceiver.safetensors")
+    sentiment = WordSentiment.load(checkpoint.path("sentiment.safetensors"))
+    return Listener(encoder, decoder, config.audio), perceiver, sentiment
+
+
+def answering_part(checkpoint: Checkpoint) -> Responder:
+    """The language model, its adapter and its list of known runs of words."""
+    config = checkpoint.config
+    for name in ("tokenizer.json", "names.json"):
+        checkpoint.path(name)
+    blocker = None
+    if checkpoint.has("spoken_before.safetensors"):
+        blocker = Blocker(checkpoint.weights("spoken_before.safetensors")["hashes"], config.llm.blocked_run_tokens)
+    llm = SpeechLLM(config.llm, Vocabulary.load(checkpoint.folder), blocker)
+    weights = checkpoint.weights("language_model.safetensors")
+    load_weights(llm, weights, "language_model.safetensors", optional=("lm_head.weight",))
+    llm.model.tie_weights()
+    adapter = EmotionAdapter(config.perceiver.vector, config.llm.width)
+    if checkpoint.has("adapters.safetensors"):
+        tensors = checkpoint.weights("adapters.safetensors")
+        emotion = {k.removeprefix("emotion."): v for k, v in tensors.items() if k.startswith("emotion.")}
+        load_weights(adapter, emotion, "adapters.safetensors")
+    return Responder(llm, adapter)
+
+
+def voicing_parts(checkpoint: Checkpoint, vocoder: str | None = None) -> tuple[ExpressiveDecoder, Vocoder]:
+    """The expressive decoder and the configured vocoder (or the one named: world, neural)."""
+    config = checkpoint.config
+    voice = ExpressiveDecoder(config.decoder)
+    load_weights(voice, checkpoint.weights("voice.safetensors"), "voice.safetensors")
+    settings = (
+        config.vocoder if vocoder is None else config.vocoder.__class__(**{**vars(config.vocoder), "kind": vocoder})
+    )
+    weights = checkpoint.weights("vocoder.safetensors") if settings.kind == "neural" else None
+    return voice, make_vocoder(settings, weights)
+
+
+def assemble(checkpoint: Checkpoint, vocoder: str | None = None) -> Parts:
+    """All parts of a checkpoint."""
+    listener, perceiver, sentiment = hearing_parts(checkpoint)
+    voice, chosen = voicing_parts(checkpoint, vocoder)
+    return Parts(checkpoint.config, listener, perceiver, sentiment, answering_part(checkpoint), voice, chosen)

@@ -1,0 +1,259 @@
+"""The command line: omni reply | hear | info | train | eval | bench | data | pack.
+
+Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
+written; 5 weights or configuration; 6 data; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omni import __version__
+from omni.errors import OmniError, UsageError
+
+
+def _perceived(perception: Any) -> dict[str, Any]:
+    return {
+        "emotion": perception.emotion,
+        "probabilities": {k: round(v, 4) for k, v in perception.probabilities.items()},
+        "intensity": round(perception.intensity, 3),
+        "valence": round(perception.valence, 3),
+        "arousal": round(perception.arousal, 3),
+        "confidence": round(perception.confidence, 3),
+        "words_and_voice": perception.match,
+    }
+
+
+def _heard(heard: Any) -> dict[str, Any]:
+    return {"text": heard.text, "confidence": round(heard.confidence, 3), "understood": heard.understood}
+
+
+def turn_as_dict(turn: Any, audio: Path | None) -> dict[str, Any]:
+    """The object that `omni reply --json` prints."""
+    plan, style = turn.reply.plan, turn.reply.style
+    return {
+        "heard": _heard(turn.heard),
+        "perceived": _perceived(turn.perception),
+        "plan": {"need": plan.need, "strategy": plan.strategy, "intent": plan.intent, "style": plan.style},
+        "reply": turn.reply.text,
+        "style": {k: round(v, 3) if isinstance(v, float) else v for k, v in vars(style).items()},
+        "audio": str(audio) if audio else None,
+        "timings_ms": {k: round(v, 1) for k, v in turn.timings_ms.items()},
+    }
+
+
+def _reply(options: argparse.Namespace) -> int:
+    from omni.assistant import Assistant
+    from omni.audio import io
+
+    output = Path(options.output)
+    io.check_output(output, options.force)
+    audio = io.read_audio(options.query)
+    assistant = Assistant.load(options.model, options.vocoder)
+    turn = assistant.reply(audio, seed=options.seed)
+    assert turn.reply.audio is not None
+    io.write_audio(output, turn.reply.audio, options.force)
+    if options.json:
+        print(json.dumps(turn_as_dict(turn, output), ensure_ascii=False))
+        return 0
+    seen, plan = turn.perception, turn.reply.plan
+    unsure = "" if turn.heard.understood else "  (not understood)"
+    print(f"heard      {turn.heard.text or '(nothing)'}{unsure}")
+    print(
+        f"perceived  {seen.emotion} ({seen.confidence:.0%} sure), {seen.level}; the voice {_relation(seen.match)} the words"
+    )
+    print(f"plan       need {plan.need}, {plan.strategy}, {plan.intent}, {plan.style} voice")
+    print(f"reply      {turn.reply.text}")
+    print(output)
+    return 0
+
+
+def _relation(match: str) -> str:
+    return {"agrees": "agrees with", "adds": "adds a feeling to"}.get(match, "contradicts")
+
+
+def _hear(options: argparse.Namespace) -> int:
+    from omni.assistant import Assistant
+    from omni.audio import io
+
+    assistant, failed = Assistant.load(options.model), 0
+    for name in options.files:
+        row: dict[str, Any] = {"file": name}
+        try:
+            heard, perception = assistant.hear(io.read_audio(name))
+            row |= {"heard": _heard(heard), "perceived": _perceived(perception)}
+        except OmniError as error:
+            failed = error.exit_code
+            row["error"] = str(error)
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+    return failed
+
+
+def _info(options: argparse.Namespace) -> int:
+    from omni.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(options.model)
+    rows = [{"file": name, **entry} for name, entry in checkpoint.index["files"].items()]
+    for row in rows:
+        checkpoint.path(row["file"])
+        row["bytes"] = (checkpoint.folder / row["file"]).stat().st_size
+    if options.json:
+        print(json.dumps({"folder": str(checkpoint.folder), "version": __version__, "files": rows}, indent=2))
+        return 0
+    print(f"omni {__version__}, {checkpoint.config.name} in {checkpoint.folder} (all hashes match)")
+    for row in rows:
+        print(f"  {row['file']:28} {row['bytes'] / 1e6:7.2f} MB  {row.get('licence', '')}")
+    return 0
+
+
+def _data(value: str | None) -> Path:
+    chosen = value or os.environ.get("OMNI_DATA")
+    if not chosen:
+        raise UsageError("where is the data? give --data DIR or set OMNI_DATA (see docs/training.md)")
+    if not Path(chosen).is_dir():
+        raise UsageError(f"--data {chosen} is not a folder")
+    return Path(chosen)
+
+
+def _train(options: argparse.Namespace) -> int:
+    import torch
+
+    from omni.train.recipe import load_recipe
+    from omni.train.stages import train
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    path = Path(options.recipe)
+    recipe = load_recipe(path, options.debug)
+    run = Path(options.run) if options.run else Path("runs") / path.stem.lstrip("0123456789_")
+    trainer = train(recipe, _data(options.data), run, options.minutes)
+    print(f"step {trainer.step} of {recipe.steps}; weights in {run / 'export'}, figures in {run / 'metrics.jsonl'}")
+    return 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from omni import evaluation
+
+    nisqa = Path(options.nisqa) if options.nisqa else None
+    figures = evaluation.run(
+        options.suites, _data(options.data), options.model, Path(options.out), options.limit, options.seed, nisqa
+    )
+    print(json.dumps(figures, indent=2, default=str))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from omni import bench
+
+    queries = [Path(q) for q in options.queries] or None
+    print(json.dumps(bench.run(options.model, Path(options.out), queries), indent=2, default=str))
+    return 0
+
+
+def _synth(options: argparse.Namespace) -> int:
+    from omni.data.synthesis import sentences, synthesise
+
+    texts = [t for name in options.text for t in sentences(Path(name))]
+    print(synthesise(texts, Path(options.out), options.clips, options.seed))
+    return 0
+
+
+def _words(options: argparse.Namespace) -> int:
+    from omni.train.wording import train_words
+
+    print(train_words(_data(options.data), Path(options.out)))
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from omni.packing import pack
+
+    print(pack(Path(options.runs), Path(options.out)))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    root = argparse.ArgumentParser(prog="omni", description="Talk to it; it answers in speech with empathy.")
+    root.add_argument("--version", action="version", version=f"omni {__version__}")
+    root.add_argument("-v", "--verbose", action="store_true", help="log what happens")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, action: Any, text: str, model: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(action=action)
+        if model:
+            made.add_argument(
+                "--model", help="checkpoint folder or name (default: the shipped omni-mini, or OMNI_HOME)"
+            )
+        return made
+
+    reply = command("reply", _reply, "answer a spoken query with a spoken reply")
+    reply.add_argument("query", help="a recording: WAV, FLAC, OGG, Opus, MP3 (M4A with ffmpeg)")
+    reply.add_argument("-o", "--output", default="reply.wav", help="where the reply goes (default reply.wav)")
+    reply.add_argument("--force", action="store_true", help="replace an existing output")
+    reply.add_argument("--json", action="store_true", help="print one JSON object")
+    reply.add_argument("--seed", type=int, default=0, help="same seed, same reply (default 0)")
+    reply.add_argument("--vocoder", choices=("world", "neural"), help="vocoder (default: the checkpoint's)")
+    hear = command("hear", _hear, "words and perception of many files, one JSON line each")
+    hear.add_argument("files", nargs="+")
+    info = command("info", _info, "what is installed; checks every hash")
+    info.add_argument("--json", action="store_true")
+    train = command("train", _train, "run a training recipe", model=False)
+    train.add_argument("recipe")
+    train.add_argument("--data", help="data folder (default: OMNI_DATA)")
+    train.add_argument("--run", help="run folder (default: runs/NAME); an unfinished run there goes on")
+    train.add_argument("--debug", action="store_true", help="the recipe's few-step twin")
+    train.add_argument("--minutes", type=float, help="stop, save and export after this long")
+    train.add_argument("--threads", type=int, help="processor threads")
+    evaluate = command("eval", _eval, "measure and write docs/results.md")
+    evaluate.add_argument("suites", nargs="*", default=["all"])
+    evaluate.add_argument("--data", help="data folder (default: OMNI_DATA)")
+    evaluate.add_argument("--out", default="docs")
+    evaluate.add_argument("--limit", type=int)
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--nisqa", help="nisqa.tar (default: where torchmetrics looks)")
+    bench = command("bench", _bench, "latency, real-time factor and memory")
+    bench.add_argument("queries", nargs="*")
+    bench.add_argument("--out", default="docs")
+    synth = command("synth", _synth, "read texts aloud with espeak-ng and flite, as training data", model=False)
+    synth.add_argument("out")
+    synth.add_argument("--text", nargs="+", required=True)
+    synth.add_argument("--clips", type=int, default=7000)
+    synth.add_argument("--seed", type=int, default=1)
+    words = command("words", _words, "train the listener's word language model", model=False)
+    words.add_argument("out")
+    words.add_argument("--data", help="data folder (default: OMNI_DATA)")
+    pack = command("pack", _pack, "collect trained parts into a checkpoint folder", model=False)
+    pack.add_argument("runs")
+    pack.add_argument("out")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors that a person can mend are one line on standard error."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        return options.action(options)
+    except OmniError as error:
+        print(f"omni: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("omni: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
