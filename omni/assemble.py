@@ -62,10 +62,8 @@ def answering_part(checkpoint: Checkpoint) -> Responder:
     load_weights(llm, weights, "language_model.safetensors", optional=("lm_head.weight",))
     llm.model.tie_weights()
     adapter = EmotionAdapter(config.perceiver.vector, config.llm.width)
-    if checkpoint.has("adapters.safetensors"):
-        tensors = checkpoint.weights("adapters.safetensors")
-        emotion = {k.removeprefix("emotion."): v for k, v in tensors.items() if k.startswith("emotion.")}
-        load_weights(adapter, emotion, "adapters.safetensors")
+    if checkpoint.has("emotion_adapter.safetensors"):
+        load_weights(adapter, checkpoint.weights("emotion_adapter.safetensors"), "emotion_adapter.safetensors")
     return Responder(llm, adapter)
 
 

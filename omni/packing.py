@@ -43,7 +43,17 @@ FILES: tuple[PartFile, ...] = (
     PartFile("express", "tokenizer.json", "recipes/mini/0_language_model.yaml", _TALK, CC_BY),
     PartFile("express", "names.json", "recipes/mini/0_language_model.yaml", _TALK, CC_BY),
     PartFile("express", "spoken_before.safetensors", "recipes/mini/2_express.yaml", "the project's exchanges", "CC0"),
-    PartFile("adapters", "adapters.safetensors", "recipes/mini/1_listen_perceive.yaml", _FELT, CC_BY_NC_SA, False),
+    PartFile(
+        "listen_perceive", "speech_adapter.safetensors", "recipes/mini/1_listen_perceive.yaml", _READ, CC_BY, False
+    ),
+    PartFile(
+        "listen_perceive",
+        "emotion_adapter.safetensors",
+        "recipes/mini/1_listen_perceive.yaml",
+        _FELT,
+        CC_BY_NC_SA,
+        False,
+    ),
     PartFile("voice", "voice.safetensors", "recipes/mini/0_voice.yaml", "LibriSpeech (CC BY 4.0)", CC_BY),
     PartFile("vocoder", "vocoder.safetensors", "recipes/mini/0_vocoder.yaml", "LibriSpeech (CC BY 4.0)", CC_BY, False),
 )

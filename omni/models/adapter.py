@@ -58,12 +58,14 @@ class EmotionAdapter(nn.Module):
         return self.emotion_head(embedding[:, 0])
 
 
-def masked_scatter(embeddings: Tensor, ids: Tensor, slot_id: int, sound: Tensor) -> Tensor:
-    """Put sound embeddings [B, K, D] into the places of `slot_id`, in order. embeddings [B, L, D], ids [B, L].
+def masked_scatter(embeddings: Tensor, ids: Tensor, slot_id: int, sound: Tensor | list[Tensor]) -> Tensor:
+    """Put sound embeddings into the places of `slot_id`, in order. embeddings [B, L, D], ids [B, L].
 
-    ValueError unless every row has exactly K slots.
+    `sound` [B, K, D], or one [K_b, D] a row. ValueError unless every row has as many slots as embeddings.
     """
     mask = ids == slot_id
-    if not torch.equal(mask.sum(1), torch.full((len(ids),), sound.shape[1])):
-        raise ValueError(f"slots per row {mask.sum(1).tolist()} but {sound.shape[1]} sound embeddings each")
-    return embeddings.masked_scatter(mask[..., None], sound.to(embeddings.dtype))
+    given = [len(row) for row in sound]
+    if mask.sum(1).tolist() != given:
+        raise ValueError(f"slots per row {mask.sum(1).tolist()} but sound embeddings per row {given}")
+    flat = torch.cat(list(sound)) if isinstance(sound, list) else sound.flatten(0, 1)
+    return embeddings.masked_scatter(mask[..., None], flat.to(embeddings.dtype))

@@ -15,7 +15,7 @@ STAGES: dict[str, str] = {
     "listener": "omni.train.listening:ListenerTask",
     "perceiver": "omni.train.perceiving:PerceiverTask",
     "language_model": "omni.train.speaking:LanguageModelTask",
-    "listen_perceive": "omni.train.speaking:ListenPerceiveTask",
+    "listen_perceive": "omni.train.adapting:ListenPerceiveTask",
     "express": "omni.train.speaking:ExpressTask",
     "voice": "omni.train.voice:VoiceTask",
     "voice_express": "omni.train.voice:VoiceTask",

@@ -1,0 +1,262 @@
+"""From phone posteriors to words: CTC prefix beam search over a phone tree with a word n-gram model.
+
+Shapes: S states (25 Hz), P CTC units, K hypotheses, U units tried per state.
+
+A hypothesis is (node of the phone tree, state of the language model); as in CTC prefix search (Graves and Jaitly 2014;
+Hannun et al. 2014, arXiv 1408.2873) it sums the alignments that end in the blank and those that end in its last unit.
+All hypotheses advance together as arrays. Those that meet in one node and state merge; the loser's words are remembered
+with what they lack, which gives the alternatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from omni.config import load
+from omni.errors import ModelError
+from omni.nn.lexicon import BETWEEN, ENTRY, Lexicon, pronunciations
+from omni.nn.ngram import END, SPECIAL, NgramModel, read_tensors
+from omni.phones import BOUNDARY, UNIT_ID, UNITS
+from omni.turns import Heard
+
+_NONE = -1e30
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Weights and widths of the search; scores are natural logarithms."""
+
+    language_weight: float = 0.8
+    word_bonus: float = 0.5
+    skip_penalty: float = 1.0  # for a word that follows without the boundary unit
+    prior_weight: float = 0.0  # share of the units' log-prior that is taken off
+    prior: tuple[float, ...] = ()  # log-priors of the units [P]
+    beam: int = 120
+    width: float = 14.0  # hypotheses worse than the best by more are dropped
+    units: int = 12  # tried per state
+    blank_skip: float = 0.9995  # states as sure as this to be blank add no unit
+    alternatives: int = 4
+    #: Logistic weights of the confidence: constant, acoustic gap a state, mean peak, language score a word.
+    confidence: tuple[float, ...] = (0.0, 4.0, 2.0, 0.0)
+
+
+@dataclass
+class Hypothesis:
+    """Words with their total score, and the parts it is made of once `LexiconDecoder.search` has filled them in."""
+
+    words: tuple[int, ...]
+    score: float
+    text: str = ""
+
+
+@dataclass
+class _Beam:
+    """K hypotheses. `history` points into the words so far."""
+
+    node: np.ndarray
+    state: np.ndarray
+    history: np.ndarray
+    blank: np.ndarray
+    last: np.ndarray
+
+    def take(self, index: np.ndarray) -> _Beam:
+        return _Beam(self.node[index], self.state[index], self.history[index], self.blank[index], self.last[index])
+
+    def total(self) -> np.ndarray:
+        return np.logaddexp(self.blank, self.last)
+
+
+@dataclass
+class _Histories:
+    """Growing lists of (previous history, word), and of merges: (winner, loser, by how much)."""
+
+    previous: list[np.ndarray] = field(default_factory=lambda: [np.array([-1])])
+    word: list[np.ndarray] = field(default_factory=lambda: [np.array([-1])])
+    merges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    count: int = 1
+
+    def add(self, previous: np.ndarray, word: np.ndarray) -> np.ndarray:
+        self.previous.append(previous)
+        self.word.append(word)
+        self.count += len(word)
+        return np.arange(self.count - len(word), self.count)
+
+    def close(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.concatenate(self.previous), np.concatenate(self.word)
+
+
+class LexiconDecoder:
+    """Words from posteriors. Without a lexicon the vocabulary is pronounced by the dictionary and its rules."""
+
+    def __init__(
+        self, language_model: NgramModel, lexicon: Lexicon | None = None, config: SearchConfig | None = None
+    ) -> None:
+        self.model, self.config = language_model, config or SearchConfig()
+        self.lexicon = lexicon or Lexicon(pronunciations(language_model.words, skip=len(SPECIAL)))
+        if self.lexicon.words.max() >= len(language_model.words):
+            raise ModelError("the lexicon has words that the language model lacks; train both together")
+        if self.config.prior and len(self.config.prior) != len(UNITS):
+            raise ModelError(f"{len(self.config.prior)} unit priors for {len(UNITS)} units; tune the words again")
+        self._ahead = self.lexicon.look_ahead(language_model.unigram) * self.config.language_weight
+        self._ahead[ENTRY : BETWEEN + 1] = 0.0
+
+    @classmethod
+    def load(cls, folder: Path) -> LexiconDecoder:
+        """The decoder exported by the recipe `0_words`: words.safetensors and words.yaml."""
+        stored = read_tensors(folder / "words.safetensors")
+        model = NgramModel.from_tensors(stored, folder / "words.safetensors")
+        lexicon = Lexicon.from_tensors(stored) if "lexicon_words" in stored else None
+        return cls(model, lexicon, load(SearchConfig, folder / "words.yaml"))
+
+    def tuned(self, **changes: float) -> LexiconDecoder:
+        """The same decoder with other settings."""
+        return LexiconDecoder(self.model, self.lexicon, replace(self.config, **changes))  # type: ignore[arg-type]
+
+    def decode(self, log_probs: np.ndarray | Tensor, beam: int | None = None) -> Heard:
+        """Log-posteriors [S, P] -> the best words, how sure they are, and other readings."""
+        scores = as_scores(log_probs)
+        found = self.search(scores, beam)
+        return Heard(found[0].text, self.confidence(scores, found[0]), tuple(h.text for h in found[1:]))
+
+    def search(self, log_probs: np.ndarray | Tensor, beam: int | None = None) -> list[Hypothesis]:
+        """The best hypothesis and up to `alternatives` others, best first; one without words if there are none."""
+        scores = as_scores(log_probs)
+        if self.config.prior_weight and self.config.prior:
+            scores = scores - self.config.prior_weight * np.array(self.config.prior, np.float32)
+        limit = beam or self.config.beam
+        histories = _Histories()
+        hypotheses = _Beam(*(np.array([v]) for v in (BETWEEN, self.model.start, 0)), np.zeros(1), np.full(1, _NONE))
+        for row, sure in zip(scores.astype(np.float64), np.exp(as_scores(log_probs)[:, 0]) > self.config.blank_skip):
+            if sure:
+                hypotheses.blank = hypotheses.total() + row[0]
+                hypotheses.last = np.full(len(hypotheses.node), _NONE)
+                continue
+            hypotheses = self._merge(self._advance(hypotheses, row, limit), limit, histories)
+            hypotheses = self._finish_words(hypotheses, limit, histories)
+        return self._best(hypotheses, histories)
+
+    def _advance(self, now: _Beam, row: np.ndarray, limit: int) -> _Beam:
+        """Every hypothesis stays (blank, or its unit again) or goes on to a child; those out of reach are left out."""
+        tree, total = self.lexicon, now.total()
+        unit = tree.unit[now.node]
+        blank = total + row[0]
+        last = np.where(unit >= 0, now.last + row[unit], _NONE)
+        tried = np.argpartition(-row[1:], self.config.units)[: self.config.units] + 1
+        child = tree.children[now.node[:, None], tried]
+        base = np.where(unit[:, None] == tried, now.blank[:, None], total[:, None])
+        score = base + row[tried] + self._ahead[child] - self._ahead[now.node][:, None]
+        score -= self.config.skip_penalty * ((now.node[:, None] == ENTRY) & (child != BETWEEN))
+        score[child < 0] = _NONE
+        staying = np.maximum(blank, last)
+        floor = max(staying.max(), score.max()) - self.config.width
+        source, which = np.nonzero(score > floor)
+        keep = staying > floor
+        moved = score[source, which]
+        return _Beam(
+            np.concatenate([now.node[keep], child[source, which]]),
+            np.concatenate([now.state[keep], now.state[source]]),
+            np.concatenate([now.history[keep], now.history[source]]),
+            np.concatenate([blank[keep], np.full(len(moved), _NONE)]),
+            np.concatenate([last[keep], moved]),
+        )
+
+    def _merge(self, now: _Beam, limit: int, histories: _Histories) -> _Beam:
+        """One hypothesis for each (node, state): scores are summed, the better history stays. Then the best `limit`."""
+        total = now.total()
+        key = now.node * (len(self.model.words) + len(self.model.bigram)) + now.state
+        order = np.lexsort((-total, key))
+        key, now, total = key[order], now.take(order), total[order]
+        first = np.ones(len(key), bool)
+        first[1:] = key[1:] != key[:-1]
+        if not first.all():
+            starts = np.flatnonzero(first)
+            group = np.cumsum(first) - 1
+            losers = np.flatnonzero(~first & (now.history != now.history[starts[group]]))
+            winners = starts[group[losers]]
+            histories.merges.append((now.history[winners], now.history[losers], total[winners] - total[losers]))
+            merged = now.take(starts)
+            merged.blank = np.logaddexp.reduceat(now.blank, starts)
+            merged.last = np.logaddexp.reduceat(now.last, starts)
+            now, total = merged, merged.total()
+        if len(total) > limit:
+            now = now.take(np.argpartition(-total, limit)[:limit])
+        return now
+
+    def _finish_words(self, now: _Beam, limit: int, histories: _Histories) -> _Beam:
+        """Add a hypothesis after each word that ends on a node just reached; the language model scores it here."""
+        tree = self.lexicon
+        floor = now.total().max() - self.config.width
+        ends = np.flatnonzero((tree.word_count[now.node] > 0) & (now.last > floor))
+        if not len(ends):
+            return now
+        counts = tree.word_count[now.node[ends]]
+        source = np.repeat(ends, counts)
+        offset = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+        word = tree.words[tree.word_start[now.node[source]] + offset]
+        language, state = self.model.score(now.state[source], word)
+        score = now.last[source] + self.config.language_weight * language + self.config.word_bonus
+        score -= self._ahead[now.node[source]]
+        keep = np.flatnonzero(score > floor)
+        if len(keep) > limit:
+            keep = keep[np.argpartition(-score[keep], limit)[:limit]]
+        if not len(keep):
+            return now
+        history = histories.add(now.history[source[keep]], word[keep])
+        return _Beam(
+            np.concatenate([now.node, np.full(len(keep), ENTRY)]),
+            np.concatenate([now.state, state[keep]]),
+            np.concatenate([now.history, history]),
+            np.concatenate([now.blank, score[keep]]),
+            np.concatenate([now.last, np.full(len(keep), _NONE)]),
+        )
+
+    def _best(self, now: _Beam, histories: _Histories) -> list[Hypothesis]:
+        """Complete hypotheses with the end of the sentence scored, and readings that lost on the way to the best."""
+        done = np.flatnonzero(now.node <= BETWEEN)
+        total = now.total()
+        if len(done):
+            final = self.model.score(now.state[done], np.full(len(done), END))[0] * self.config.language_weight
+            ranked = sorted(zip((total[done] + final).tolist(), now.history[done].tolist()), reverse=True)
+        else:  # nothing ended: what was finished before the last word
+            ranked = [(float(total.max()), int(now.history[total.argmax()]))]
+        previous, word = histories.close()
+
+        def path(history: int) -> list[int]:
+            found = []
+            while history > 0:
+                found.append(history)
+                history = int(previous[history])
+            return found[::-1]
+
+        best_score, best = ranked[0]
+        spoken = path(best)
+        candidates = [(score, tuple(word[path(h)].tolist())) for score, h in ranked]
+        position = {h: i for i, h in enumerate(spoken, 1)}
+        for winner, loser, lacks in histories.merges:
+            for h, other, gap in zip(winner.tolist(), loser.tolist(), lacks.tolist()):
+                if h in position:
+                    rest = word[spoken[position[h] :]].tolist()
+                    candidates.append((best_score - gap, (*word[path(other)].tolist(), *rest)))
+        kept: dict[tuple[int, ...], float] = {}
+        for score, words in sorted(candidates, key=lambda c: -c[0]):
+            kept.setdefault(words, score)
+            if len(kept) > self.config.alternatives:
+                break
+        names = self.model.words
+        return [Hypothesis(w, s, " ".join(names[i] for i in w)) for w, s in kept.items()]
+
+    def confidence(self, log_probs: np.ndarray, best: Hypothesis) -> float:
+        """How sure the words are, in [0, 1]."""
+        return 0.5
+
+
+def as_scores(log_probs: np.ndarray | Tensor) -> np.ndarray:
+    """Log-posteriors as a checked float32 array [S, P]. ModelError for another shape."""
+    scores = log_probs.detach().float().cpu().numpy() if isinstance(log_probs, Tensor) else np.asarray(log_probs)
+    if scores.ndim != 2 or scores.shape[1] != len(UNITS) or not len(scores):
+        raise ModelError(f"posteriors have shape {scores.shape}; expected [states, {len(UNITS)}] with a state or more")
+    return scores.astype(np.float32)
