@@ -100,13 +100,13 @@ class LlmConfig:
 class DecoderConfig:
     """Expressive decoder: reply units, LLM states and style in; acoustic frames (WORLD) out."""
 
-    width: int = 256
-    encoder_layers: int = 4
-    decoder_layers: int = 5
+    width: int = 192
+    encoder_layers: int = 3
+    decoder_layers: int = 4
     heads: int = 4
-    feedforward: int = 512
+    feedforward: int = 448
     kernel_frames: int = 9
-    dropout: float = 0.1
+    dropout: float = 0.05
     speakers: int = 1
     cepstrum: int = 40  # coded spectral envelope
     aperiodicity: int = 1  # coded band aperiodicity at 16 kHz

@@ -57,13 +57,13 @@ class ExpressiveDecoder(nn.Module):
             self.encoder.append(AttentionBlock(width, config.heads, style, config.dropout))
             self.encoder.append(ConvBlock(width, config.feedforward, 5, style, config.dropout))
         self.gate = Gate(width, config.llm_width)
-        self.prosody_blocks = nn.ModuleList(ConvBlock(width, config.feedforward, 5, style, 0.3) for _ in range(2))
+        self.prosody_blocks = nn.ModuleList(ConvBlock(width, config.feedforward, 5, style, 0.2) for _ in range(2))
         self.prosody_norm = AdaptiveNorm(width, style)
         self.prosody_head = nn.Linear(width, 1 + KNOTS + 1)
         ratio = config.frames_per_step
         self.enter = nn.Linear(width + 2 * ratio + 4, width)
         self.decoder = nn.ModuleList(
-            ConvBlock(width, config.feedforward, config.kernel_frames, style, config.dropout)
+            ConvBlock(width, config.feedforward, config.kernel_frames, style, 0.0)
             for _ in range(config.decoder_layers)
         )
         self.leave_norm = AdaptiveNorm(width, style)
