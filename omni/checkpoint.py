@@ -93,7 +93,7 @@ def open_checkpoint(where: str | Path | None = None) -> Checkpoint:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         files = index["files"]
         assert all(isinstance(entry["sha256"], str) and Path(name).name == name for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ModelError(f"{folder / INDEX} is missing or malformed ({error}); fetch the checkpoint again") from error
     checkpoint = Checkpoint(folder, OmniConfig(), index)
     return Checkpoint(folder, load(OmniConfig, checkpoint.path("config.yaml")), index)

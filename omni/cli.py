@@ -250,6 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a folder that may not be written, a full disk
+        print(f"omni: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("omni: interrupted", file=sys.stderr)
         return 130

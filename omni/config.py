@@ -105,13 +105,14 @@ class DecoderConfig:
     decoder_layers: int = 4
     heads: int = 4
     feedforward: int = 448
-    kernel_frames: int = 9
+    kernel_frames: int = 7
     dropout: float = 0.05
     speakers: int = 1
     cepstrum: int = 40  # coded spectral envelope
     aperiodicity: int = 1  # coded band aperiodicity at 16 kHz
     frame_ms: float = 5.0
-    frames_per_step: int = 2  # frames that the frame decoder writes at once
+    frames_per_step: int = 2  # frames in a step of 10 ms, the unit of durations
+    fold_steps: int = 2  # steps that the frame decoder works on at once
     style_vector: int = 7  # utterance-level prosody, see `models/style.py`
     llm_width: int = 256
     reads_llm_states: bool = False  # true once the gate was trained (stage 2)

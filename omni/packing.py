@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from omni.card import card
 from omni.checkpoint import INDEX, LARGEST_FILE_BYTES, sha256
 from omni.config import OmniConfig, build, dump
 from omni.errors import ModelError
@@ -82,8 +83,8 @@ def _scores(run: Path) -> dict[str, Any]:
     return valid[-1] if valid else {}
 
 
-def pack(runs: Path, out: Path) -> Path:
-    """Copy exports into `out`, write its config and index. ModelError names a part that is missing or too large."""
+def pack(runs: Path, out: Path, results: Path | None = Path("docs/results")) -> Path:
+    """Copy exports into `out`, write its config, index and card. ModelError names a part that is missing or too large."""
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}
     for part in FILES:
@@ -114,4 +115,5 @@ def pack(runs: Path, out: Path) -> Path:
     files["config.yaml"] = {"sha256": sha256(out / "config.yaml"), "commit": _commit(), "licence": "Apache-2.0"}
     index = {"name": out.name, "files": files}
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(card(index, results), encoding="utf-8")
     return out / INDEX

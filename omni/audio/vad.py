@@ -72,6 +72,8 @@ class TurnSettings:
     start_frames: int = 6  # active frames out of ten that begin speech
     over_floor_db: float = 10.0
     voiced_over_floor_db: float = 5.0
+    held_over_floor_db: float = 6.5  # the same while somebody speaks: weak sounds do not end a turn
+    held_voiced_over_floor_db: float = 3.5
     voiced: float = 0.6
     below_peak_db: float = 36.0  # what is this much quieter than the talker's loudest is not speech
     lowest_db: float = -62.0
@@ -133,7 +135,10 @@ class TurnDetector:
         floor_db = min(self._lows)
         if len(self._lows) < FRAMES_PER_S / 2:
             floor_db = min(floor_db, limits.first_floor_db)
-        over_db = limits.voiced_over_floor_db if voiced > limits.voiced else limits.over_floor_db
+        if self.speaking:
+            over_db = limits.held_voiced_over_floor_db if voiced > limits.voiced else limits.held_over_floor_db
+        else:
+            over_db = limits.voiced_over_floor_db if voiced > limits.voiced else limits.over_floor_db
         self._peak_db = max(self._peak_db - 0.02, self._smooth_db)  # forgets 2 dB a second
         return level_db > max(floor_db + over_db, self._peak_db - limits.below_peak_db, limits.lowest_db)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from omni.errors import DataError
+
 
 def buckets(lengths: list[int], budget: int, seed: int, epoch: int, longest: int | None = None) -> list[list[int]]:
     """Split indices into batches of about `budget` frames, padding included. Items over `longest` are left out.
@@ -30,9 +32,14 @@ def buckets(lengths: list[int], budget: int, seed: int, epoch: int, longest: int
 
 
 class Schedule:
-    """Batch number `step` of an endless run over epochs; nothing to save, since it depends on the step alone."""
+    """Batch number `step` of an endless run over epochs; nothing to save, since it depends on the step alone.
+
+    DataError when no item can be used.
+    """
 
     def __init__(self, lengths: list[int], budget: int, seed: int, longest: int | None = None) -> None:
+        if not any(n > 0 and (longest is None or n <= longest) for n in lengths):
+            raise DataError(f"none of the {len(lengths)} items is between 1 and {longest} long; nothing can be trained")
         self.arguments = (lengths, budget, seed)
         self.longest = longest
         self._epochs: dict[int, list[list[int]]] = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+import torchaudio
 from tqdm import tqdm
 
 from omni.audio.features import log_mel
@@ -41,9 +42,12 @@ class FeatureCache:
 
         def features(item: tuple[int, Clip]) -> np.ndarray:
             index, clip = item
-            samples, rate = soundfile.read(clip.audio, dtype="float32")
+            samples, rate_hz = soundfile.read(clip.audio, dtype="float32")
             if samples.ndim > 1:
                 samples = samples.mean(1)
+            if rate_hz != AudioConfig().sample_rate_hz:
+                sound = torch.from_numpy(np.ascontiguousarray(samples))
+                samples = torchaudio.functional.resample(sound, rate_hz, AudioConfig().sample_rate_hz).numpy()
             if variant is not None:
                 samples = variant(samples, index)
             return (

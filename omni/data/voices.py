@@ -97,6 +97,7 @@ def random_reading(text: str, seed: int) -> tuple[np.ndarray, str]:
     Half of the readings are flite's: its three voices come from recordings; espeak-ng adds many, less natural ones.
     """
     draw = random.Random(seed)
-    pool = [v for v in TRAIN_VOICES if v.engine == ("flite" if draw.random() < 0.5 else "espeak-ng")]
+    engine = "flite" if draw.random() < 0.5 else "espeak-ng"
+    pool = [v for v in TRAIN_VOICES if v.engine == engine]
     voice = draw.choice(pool)
     return speak(text, voice, draw.uniform(0.8, 1.3), draw.uniform(0.6, 1.5)), voice.speaker

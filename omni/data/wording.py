@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from omni.data.corpora import exchanges
 from omni.data.manifest import lines, read
 from omni.nn.ngram import SPECIAL
 from omni.phones import dictionary, normalise
+from omni.spoken import number_words
 
 #: Spellings that stand for other spoken words.
 _SPOKEN = {
@@ -21,29 +22,19 @@ _SPOKEN = {
     "youre": "you're", "theyre": "they're", "weve": "we've", "youve": "you've", "theyve": "they've", "alot": "a lot",
     "definately": "definitely", "favourite": "favorite",
 }  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_ONES = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
 #: Where what follows can no longer be read aloud for certain: links, tags, codes.
 _BREAK = re.compile(r"https?:\S*|\S*[\[\]<>@#/_{}|\\]\S*|\S*\d\S*")
 
 
 def _number(match: re.Match[str]) -> str:
     value = int(match.group())
-    if value < 20:
-        return _ONES[value]
-    if value < 100:
-        return _TENS[value // 10 - 2] + (f" {_ONES[value % 10]}" if value % 10 else "")
-    head, tail = divmod(value, 100)
-    if 11 <= head < 20:  # a year
-        return f"{_ONES[head]} {_number(re.match(r'[0-9]+', str(tail))) if tail >= 10 else 'hundred'}"  # type: ignore[arg-type]
-    return match.group()
+    if 1100 <= value < 2000 and value % 100 >= 10:  # a year
+        return f"{number_words(value // 100)} {number_words(value % 100)}"
+    return number_words(value)
 
 
 def sentences(text: str) -> list[list[str]]:
-    """Words of each sentence as spoken; numbers below 100 and years in words; cut where a reading is uncertain."""
+    """Words of each sentence as spoken; numbers to four digits in words; cut where a reading is uncertain."""
     text = re.sub(r"(?<![\w.,$£:])\d{1,4}(?![\w:%]|[.,]\d)", _number, text)
     found = []
     for piece in re.split(r"[.!?;\n]+(?:\s|$)|\.\.+", _BREAK.sub("\n", text)):
@@ -72,18 +63,10 @@ def turns(paths: Iterable[Path]) -> list[list[str]]:
     return found
 
 
-def is_held_out(situation: str) -> bool:
-    """A tenth of the situations, by their names: the same whatever the order of the files."""
-    return int(hashlib.sha256(situation.encode()).hexdigest()[:8], 16) % 10 == 0
-
-
-def queries(paths: Iterable[Path]) -> tuple[list[list[str]], list[list[str]]]:
+def queries(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
     """(training, held-out) sentences that people say in the project's own exchanges."""
-    split: tuple[list[list[str]], list[list[str]]] = ([], [])
-    for path in paths:
-        for row in lines(path):
-            split[is_held_out(row["situation"])].extend(sentences(row["say"]))
-    return split
+    training, held = exchanges.split(exchanges.read(folder))
+    return [s for e in training for s in sentences(e.say)], [s for e in held for s in sentences(e.say)]
 
 
 def vocabulary(

@@ -204,6 +204,8 @@ class EmotionPerceiver(nn.Module):
     """Log-mels, prosody and the listener's layers to emotion, intensity and an emotion vector."""
 
     temperature: Tensor
+    usual: Tensor  # [K], mean of the functionals over the training clips
+    spread: Tensor  # [K], their deviation
 
     def __init__(self, config: PerceiverConfig | None = None, audio: AudioConfig | None = None) -> None:
         super().__init__()
@@ -212,27 +214,34 @@ class EmotionPerceiver(nn.Module):
             raise ConfigError(
                 "perceiver: use_trunk and use_prosody are both off; at least one view must always be there"
             )
-        self.standard = nn.BatchNorm1d(count(self.audio.mels), affine=False, momentum=0.02)
+        self.register_buffer("usual", torch.zeros(count(self.audio.mels)))
+        self.register_buffer("spread", torch.ones(count(self.audio.mels)))
         self.members = nn.ModuleList(Member(self.config, self.audio) for _ in range(self.config.members))
         self.emotion_head = nn.Linear(self.config.vector, len(EMOTIONS))
         self.intensity_head = nn.Linear(self.config.vector, 1)
         self.register_buffer("temperature", torch.ones(()))
 
+    def centred(self, mel: Tensor, lengths: Tensor) -> Tensor:
+        """Log-mels [B, T, M] without their overall level, in units of 4 nats; zero beyond each clip."""
+        inside = _masked(lengths, mel.shape[1])[..., None]
+        mean = (mel.float() * inside).sum((1, 2)) / (lengths * mel.shape[2]).clamp_min(1)
+        return (mel.float() - mean[:, None, None]) / 4.0 * inside
+
     def views(
         self, mel: Tensor, lengths: Tensor, layers: list[Tensor] | None = None, prosody: Tensor | None = None,
-        layer_lengths: Tensor | None = None,
+        layer_lengths: Tensor | None = None, summed: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Vectors [B, G, W, V] of every member and view. Arguments as in `forward`."""
-        inside = _masked(lengths, mel.shape[1])
-        mel = mel.float()
-        centre = (mel * inside[..., None]).sum((1, 2)) / (lengths * mel.shape[2]).clamp_min(1)
-        mel = (mel - centre[:, None, None]) / 4.0 * inside[..., None]
-        summed: Tensor | None = None
-        if prosody is None:
-            prosody = mel.new_zeros(*mel.shape[:2], len(prosodies.CHANNELS))
-        elif self.config.use_prosody:
-            prosody = prosody.float() * inside[..., None]
-            summed = self.standard(functionals(mel, prosody, lengths)).clamp(-5.0, 5.0)
+        """Vectors [B, G, W, V] of every member and view. Arguments as in `forward`.
+
+        `summed` [B, K]: the functionals of the centred mel and prosody, where they are known already.
+        """
+        mel = self.centred(mel, lengths)
+        if prosody is None or not self.config.use_prosody:
+            prosody, summed = mel.new_zeros(*mel.shape[:2], len(prosodies.CHANNELS)), None
+        else:
+            prosody = prosody.float() * _masked(lengths, mel.shape[1])[..., None]
+            summed = functionals(mel, prosody, lengths) if summed is None else summed
+            summed = ((summed - self.usual) / self.spread).clamp(-5.0, 5.0)
         given = None
         if layers is not None:
             ends = layer_lengths if layer_lengths is not None else lengths

@@ -145,15 +145,24 @@ class SpeechLLM(nn.Module):
         for row, ids in enumerate(rows):
             if len(ids) < 3:
                 logits[row, self.marks[END]] = float("-inf")
-            for token in logits[row].topk(24).indices.tolist():
-                if token == self.marks[END]:
-                    continue
-                repeated = len(ids) >= 2 and any(
-                    ids[i : i + 2] == ids[-2:] and ids[i + 2] == token for i in range(len(ids) - 2)
-                )
-                if repeated or (self.blocker is not None and self.blocker.completes(ids, token)):
+            for token in logits[row].topk(min(24, logits.shape[1])).indices.tolist():
+                if self._forbidden(ids, token):
                     logits[row, token] = float("-inf")
-        return nucleus(logits, self.config.temperature, self.config.top_p, generator)
+        while True:  # the likely tokens are checked before the draw, the others when they are drawn
+            chosen = nucleus(logits, self.config.temperature, self.config.top_p, generator)
+            wrong = [row for row, token in enumerate(chosen.tolist()) if self._forbidden(rows[row], token)]
+            if not wrong:
+                return chosen
+            logits[wrong, chosen[wrong]] = float("-inf")
+
+    def _forbidden(self, ids: list[int], token: int) -> bool:
+        """Whether a token would repeat a trigram of the reply so far, or complete a run of a training reply."""
+        if token == self.marks[END]:
+            return False
+        repeated = len(ids) >= 2 and any(
+            ids[i : i + 2] == ids[-2:] and ids[i + 2] == token for i in range(len(ids) - 2)
+        )
+        return repeated or (self.blocker is not None and self.blocker.completes(ids, token))
 
     def _is_end(self) -> Tensor:
         return torch.arange(len(SPECIALS)) == self.marks[END]

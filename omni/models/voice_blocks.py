@@ -71,7 +71,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, style: Tensor, mask: Tensor) -> Tensor:
         """x [B, T, D], style [B, S], mask [B, T, 1] (1 where real) -> [B, T, D]."""
         mixed = self.mix((x * mask).transpose(1, 2)).transpose(1, 2)
-        return x + self.drop(self.down(functional.gelu(self.up(self.norm(mixed, style)))))
+        return x + self.drop(self.down(functional.relu(self.up(self.norm(mixed, style)))))
 
 
 class AttentionBlock(nn.Module):

@@ -1,6 +1,6 @@
 """What the words alone feel like, and whether the voice agrees with them.
 
-A bag of words: each word and each negated word ("not good") has a weight for negative, plain and positive; small enough
+A bag of words: each word and each negated word (`not_good`) has a weight for negative, plain and positive; small enough
 to read. It is trained on GoEmotions (Demszky et al. 2020, arXiv 2005.00547, CC BY 4.0) by `omni.train.wording`.
 
 Shapes: B batch, L words of a text, K known words and pairs.
@@ -48,15 +48,12 @@ WORDS_FEEL, VOICE_FEELS = 0.3, 0.22
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words, and pairs of a negator with each of the next two words: `not_happy`."""
-    words = re.findall(r"[a-z']+", text.lower().replace("’", "'"))
-    pairs = [
-        f"not_{follower}"
-        for place, word in enumerate(words)
-        if word in _NEGATORS
-        for follower in words[place + 1 : place + 3]
-    ]
-    return words + pairs
+    """Lower-case words; the two after a negator become `not_happy`, since their own weight would mislead."""
+    found, reach = [], 0
+    for word in re.findall(r"[a-z']+", text.lower().replace("’", "'")):
+        found.append(f"not_{word}" if reach else word)
+        reach = 2 if word in _NEGATORS else max(0, reach - 1)
+    return found
 
 
 class WordSentiment(nn.Module):

@@ -10,19 +10,21 @@ with what they lack, which gives the alternatives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from omni.config import load
+from omni.config import build
 from omni.errors import ModelError
 from omni.nn.lexicon import BETWEEN, ENTRY, Lexicon, pronunciations
 from omni.nn.ngram import END, SPECIAL, NgramModel, read_tensors
 from omni.phones import BOUNDARY, UNIT_ID, UNITS
 from omni.turns import Heard
 
+STATES_HZ = 25.0
 _NONE = -1e30
 
 
@@ -40,13 +42,13 @@ class SearchConfig:
     units: int = 12  # tried per state
     blank_skip: float = 0.9995  # states as sure as this to be blank add no unit
     alternatives: int = 4
-    #: Logistic weights of the confidence: constant, acoustic gap a state, mean peak, language score a word.
-    confidence: tuple[float, ...] = (0.0, 4.0, 2.0, 0.0)
+    #: Logistic weights of the confidence, see `LexiconDecoder.evidence`.
+    confidence: tuple[float, ...] = (2.0, 6.0, 0.0, 0.3, 0.0)
 
 
 @dataclass
 class Hypothesis:
-    """Words with their total score, and the parts it is made of once `LexiconDecoder.search` has filled them in."""
+    """Words (ids, and as text) and their score: acoustic, weighted language model, bonuses."""
 
     words: tuple[int, ...]
     score: float
@@ -105,12 +107,18 @@ class LexiconDecoder:
         self._ahead[ENTRY : BETWEEN + 1] = 0.0
 
     @classmethod
-    def load(cls, folder: Path) -> LexiconDecoder:
-        """The decoder exported by the recipe `0_words`: words.safetensors and words.yaml."""
-        stored = read_tensors(folder / "words.safetensors")
-        model = NgramModel.from_tensors(stored, folder / "words.safetensors")
+    def load(cls, path: Path) -> LexiconDecoder:
+        """The decoder that `save` wrote; a file without lexicon or settings gets the usual ones. ModelError if broken."""
+        stored = read_tensors(path)
+        model = NgramModel.from_tensors(stored, path)
         lexicon = Lexicon.from_tensors(stored) if "lexicon_words" in stored else None
-        return cls(model, lexicon, load(SearchConfig, folder / "words.yaml"))
+        text = stored["settings"].tobytes().decode() if "settings" in stored else "{}"
+        return cls(model, lexicon, build(SearchConfig, json.loads(text), f"settings in {path}"))
+
+    def save(self, path: Path) -> None:
+        """Language model, lexicon and settings in one safetensors file."""
+        settings = np.frombuffer(json.dumps(asdict(self.config)).encode(), np.uint8)
+        self.model.save(path, {**self.lexicon.tensors(), "settings": settings})
 
     def tuned(self, **changes: float) -> LexiconDecoder:
         """The same decoder with other settings."""
@@ -125,27 +133,31 @@ class LexiconDecoder:
     def search(self, log_probs: np.ndarray | Tensor, beam: int | None = None) -> list[Hypothesis]:
         """The best hypothesis and up to `alternatives` others, best first; one without words if there are none."""
         scores = as_scores(log_probs)
-        if self.config.prior_weight and self.config.prior:
-            scores = scores - self.config.prior_weight * np.array(self.config.prior, np.float32)
+        sure_blank = scores[:, 0] > np.log(self.config.blank_skip)
+        scores = scores - self._discount()
         limit = beam or self.config.beam
         histories = _Histories()
         hypotheses = _Beam(*(np.array([v]) for v in (BETWEEN, self.model.start, 0)), np.zeros(1), np.full(1, _NONE))
-        for row, sure in zip(scores.astype(np.float64), np.exp(as_scores(log_probs)[:, 0]) > self.config.blank_skip):
+        for row, sure in zip(scores.astype(np.float64), sure_blank):
             if sure:
                 hypotheses.blank = hypotheses.total() + row[0]
                 hypotheses.last = np.full(len(hypotheses.node), _NONE)
                 continue
-            hypotheses = self._merge(self._advance(hypotheses, row, limit), limit, histories)
+            hypotheses = self._merge(self._advance(hypotheses, row), limit, histories)
             hypotheses = self._finish_words(hypotheses, limit, histories)
         return self._best(hypotheses, histories)
 
-    def _advance(self, now: _Beam, row: np.ndarray, limit: int) -> _Beam:
+    def _discount(self) -> np.ndarray:
+        """What is taken off the log-posteriors [P]: a share of the log-priors, so that rare units get a hearing."""
+        return self.config.prior_weight * np.array(self.config.prior or np.zeros(len(UNITS)), np.float32)
+
+    def _advance(self, now: _Beam, row: np.ndarray) -> _Beam:
         """Every hypothesis stays (blank, or its unit again) or goes on to a child; those out of reach are left out."""
         tree, total = self.lexicon, now.total()
         unit = tree.unit[now.node]
         blank = total + row[0]
         last = np.where(unit >= 0, now.last + row[unit], _NONE)
-        tried = np.argpartition(-row[1:], self.config.units)[: self.config.units] + 1
+        tried = np.argpartition(-row[1:], min(self.config.units, len(row) - 2))[: self.config.units] + 1
         child = tree.children[now.node[:, None], tried]
         base = np.where(unit[:, None] == tried, now.blank[:, None], total[:, None])
         score = base + row[tried] + self._ahead[child] - self._ahead[now.node][:, None]
@@ -249,9 +261,50 @@ class LexiconDecoder:
         names = self.model.words
         return [Hypothesis(w, s, " ".join(names[i] for i in w)) for w, s in kept.items()]
 
-    def confidence(self, log_probs: np.ndarray, best: Hypothesis) -> float:
-        """How sure the words are, in [0, 1]."""
-        return 0.5
+    def evidence(self, log_probs: np.ndarray | Tensor, best: Hypothesis) -> np.ndarray:
+        """What tells right words from wrong ones, [5]: 1; how far the sound of the words falls short of the best free
+        path, a sounding state; mean log-posterior of that path there; language score a word; log of words a second."""
+        scores = as_scores(log_probs)
+        sounding = 1.0 - np.exp(scores[:, 0])
+        states = float(sounding.sum()) + 1.0
+        state, language = self.model.start, 0.0
+        for word in (*best.words, END):
+            one, state = self.model.score(state, word)
+            language += one
+        count = len(best.words)
+        sound = best.score - self.config.language_weight * language - self.config.word_bonus * count
+        free = (scores - self._discount()).max(axis=1).sum()
+        pace = np.log((count + 0.5) * STATES_HZ / states)
+        return np.array(
+            [1.0, (sound - free) / states, (scores.max(axis=1) * sounding).sum() / states, language / (count + 1), pace]
+        )
+
+    def confidence(self, log_probs: np.ndarray | Tensor, best: Hypothesis) -> float:
+        """The expected share of right words, in [0, 1]: a logistic function of the evidence; 0 without words."""
+        if not best.words:
+            return 0.0
+        return float(1 / (1 + np.exp(-np.dot(self.config.confidence, self.evidence(log_probs, best)))))
+
+    def greedy(self, log_probs: np.ndarray | Tensor) -> str:
+        """The words of the best free path: its units between two boundaries must spell a word exactly, or are lost."""
+        tree, found = self.lexicon, []
+        units = [*greedy_units(log_probs), UNIT_ID[BOUNDARY]]
+        node = BETWEEN
+        for unit in units:
+            if unit != UNIT_ID[BOUNDARY]:
+                node = int(tree.children[node, unit]) if node >= 0 else -1
+                continue
+            if node > BETWEEN and tree.word_count[node]:
+                homophones = tree.words[tree.word_start[node] : tree.word_start[node] + tree.word_count[node]]
+                found.append(self.model.words[homophones[self.model.unigram[homophones].argmax()]])
+            node = BETWEEN
+        return " ".join(found)
+
+
+def greedy_units(log_probs: np.ndarray | Tensor) -> list[int]:
+    """The best free path of log-posteriors [S, P]: repeats merged, blanks dropped."""
+    ids = as_scores(log_probs).argmax(axis=1).tolist()
+    return [unit for index, unit in enumerate(ids) if unit and (index == 0 or unit != ids[index - 1])]
 
 
 def as_scores(log_probs: np.ndarray | Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The one training loop: deterministic batches by step, checkpoints that resume with the identical next loss.
 
-A run folder holds `state.safetensors` (weights, optimiser, averages), `state.json` (step, best score),
-`metrics.jsonl`, `curve.png` and TensorBoard events. Nothing is pickled; every write is to a temporary name and renamed.
+A run folder holds `state.safetensors` (weights, optimiser, averages; step and best score in its header),
+`metrics.jsonl`, `curve.png` and the export. Nothing is pickled; the state is written to a temporary name and renamed.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def mixture_weights(models: Sequence[NgramModel], streams: Sequence[np.ndarray],
 def prune(model: NgramModel, stream: np.ndarray, bigrams: int, trigrams: int) -> NgramModel:
     """Keep about that many n-grams: those whose loss would change the model most (weighted relative entropy).
 
-    `stream` gives how often each history occurs.
+    `stream` gives how often each history occurs. Bigrams that trigrams continue are kept, even beyond the number.
     """
     size = len(model.words)
     if len(model.trigram) > trigrams:
@@ -160,16 +160,21 @@ def prune(model: NgramModel, stream: np.ndarray, bigrams: int, trigrams: int) ->
         counts = _history_counts(model, stream)
         lower, _ = model.score(model.bigram_keys[heads] % size, model.trigram_keys % size)
         loss = _loss(model.trigram, lower, heads, model.bigram_backoff, counts)
-        cut = np.partition(loss, len(loss) - trigrams)[len(loss) - trigrams]
-        model = rebuild(model, np.ones(len(model.bigram), bool), loss >= cut)
+        model = rebuild(model, np.ones(len(model.bigram), bool), _largest(loss, trigrams))
     if len(model.bigram) > bigrams:
         heads = model.bigram_keys // size
         counts = np.bincount(stream, minlength=size).astype(np.float64)
         loss = _loss(model.bigram, model.unigram[model.bigram_keys % size], heads, model.unigram_backoff, counts)
-        loss[model.continued] = np.inf
-        cut = np.partition(loss, len(loss) - bigrams)[len(loss) - bigrams]
-        model = rebuild(model, loss >= cut, np.ones(len(model.trigram), bool))
+        loss[model.continued] = np.inf  # contexts of trigrams stay
+        kept = _largest(loss, bigrams) | model.continued
+        model = rebuild(model, kept, np.ones(len(model.trigram), bool))
     return model
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(len(values), bool)
+    mask[np.argsort(-values, kind="stable")[:count]] = True
+    return mask
 
 
 def _history_counts(model: NgramModel, stream: np.ndarray) -> np.ndarray:

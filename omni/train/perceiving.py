@@ -23,6 +23,7 @@ from omni.data.emotional import EmotionFeatures, Labelled, collate, gather, sets
 from omni.errors import DataError
 from omni.files import write_json, write_text
 from omni.models.encoder import SpeechEncoder
+from omni.models.functionals import functionals
 from omni.models.perceiver import EmotionPerceiver
 from omni.train.recipe import Recipe
 from omni.turns import EMOTIONS
@@ -105,6 +106,11 @@ class PerceiverTask:
         clips = [i.clip for i in self.train_items]
         self.variants = [EmotionFeatures(clips, folder, v, noise, longest) for v in range(self.settings.variants + 1)]
         self.validation = EmotionFeatures([i.clip for i in self.held], folder, 0, None, longest)
+        self.sums = [self._functionals(v) for v in self.variants]  # of each variant [clips, K]
+        everything = torch.cat(self.sums)
+        if not self.settings.start:
+            self.model.usual.copy_(everything.mean(0))
+            self.model.spread.copy_(everything.std(0).clamp_min(1e-3))
         self.labels = sets_of(self.train_items)
         self.weights = self._weights()
         self.scores: dict[str, Any] = {}
@@ -134,6 +140,15 @@ class PerceiverTask:
             raise DataError("no training clips are left after taking out held-out and reserved speakers; check `data`")
         return train, held or train[: self.settings.batch_clips]
 
+    def _functionals(self, features: EmotionFeatures) -> Tensor:
+        """Functionals of all clips, once: in training they would cost as much as the rest of the model. [clips, K]."""
+        found = []
+        for start in range(0, len(self.train_items), 16):
+            span = range(start, min(start + 16, len(self.train_items)))
+            mel, lengths, prosody = collate([features[i] for i in span])
+            found.append(functionals(self.model.centred(mel, lengths), prosody, lengths))
+        return torch.cat(found)
+
     def _weights(self) -> Tensor:
         """Probability of drawing each clip: its set's share, then equal emotions within the set."""
         keys = [(i.source, tuple(sorted(i.target))) for i in self.train_items]
@@ -146,13 +161,14 @@ class PerceiverTask:
         return torch.tensor([shares[k[0]] / kinds[k[0]] / counts[k] for k in keys], dtype=torch.float64)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """mel [B, T, M], frames [B], prosody [B, T, P], targets and supports bool [B, E], intensities [B]."""
+        """mel [B, T, M], frames [B], prosody [B, T, P], functionals [B, K], targets, supports bool [B, E], intensities [B]."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         chosen = torch.multinomial(self.weights, self.settings.batch_clips, replacement=True, generator=generator)
         which = torch.randint(len(self.variants), (len(chosen),), generator=generator).tolist()
         mel, lengths, prosody = collate([self.variants[v][i] for v, i in zip(which, chosen.tolist(), strict=True)])
         mel = mel + self.settings.equaliser * smooth_filters(len(chosen), mel.shape[2], generator)
-        return mel, lengths, prosody, *(part[chosen] for part in self.labels)
+        summed = torch.stack([self.sums[v][i] for v, i in zip(which, chosen.tolist(), strict=True)])
+        return mel, lengths, prosody, summed, *(part[chosen] for part in self.labels)
 
     def _layers(self, mel: Tensor, lengths: Tensor) -> list[Tensor] | None:
         if self.listener is None:
@@ -162,9 +178,10 @@ class PerceiverTask:
 
     def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float]]:
         """Members' and views' losses with mixup of emotion vectors (Verma et al. 2019, arXiv 1806.05236)."""
-        mel, lengths, prosody, targets, supports, strengths = batch
+        mel, lengths, prosody, summed, targets, supports, strengths = batch
         skip = self.listener is not None and bool(torch.rand(()) < self.settings.without_layers)
-        views = self.model.views(mel, lengths, None if skip else self._layers(mel, lengths), prosody).float()
+        layers = None if skip else self._layers(mel, lengths)
+        views = self.model.views(mel, lengths, layers, prosody, summed=summed).float()
         amount = self.settings.mixup
         share = float(torch.distributions.Beta(amount, amount).sample()) if amount else 1.0
         order = torch.randperm(len(mel)) if amount else torch.arange(len(mel))

@@ -41,7 +41,7 @@ def load_recipe(path: Path, debug: bool = False) -> Recipe:
         values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise ConfigError(f"no such recipe: {path}; shipped ones are in recipes/") from error
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not readable YAML: {error}") from error
     recipe = build(Recipe, values, str(path))
     if not debug:

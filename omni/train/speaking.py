@@ -221,7 +221,7 @@ class ExpressTask(LanguageModelTask):
             posteriors.append(posterior)
         ids, scored = ids[: self.config.context_tokens], scored[: self.config.context_tokens]
         targets = [i if s else IGNORED for i, s in zip(ids[1:], scored[1:])] + [IGNORED]
-        return ids, targets, posteriors
+        return ids, targets, posteriors[: ids.count(self.vocabulary.ids[SOUND])]
 
     def _collate(
         self, sequences: list[tuple[list[int], list[int], list[list[float]]]]

@@ -48,6 +48,7 @@ class VoiceData:
     aligner: str = "pocketsphinx"  # or "uniform"
     cache: str = "voice"  # folder of the analyses within the cache
     batch_spans: int = 12
+    shortest_span_s: float = 1.2  # the spans of one batch are about equally long, drawn between these two
     longest_span_s: float = 6.0
     start_from: str = ""  # weights to go on from: a file exported by an earlier stage
     adversary_from_step: int = 600
@@ -163,18 +164,20 @@ class VoiceTask:
         own = self.model.decoder.state_dict()
         first = weights["embed_speaker.weight"][:1]
         weights["embed_speaker.weight"] = first.expand_as(own["embed_speaker.weight"]).clone()
-        kept = {k for k in own if k.endswith(("_mean", "_scale"))}
+        kept = {k for k in own if k.endswith(("_mean", "_scale", "_gain"))}
         self.model.decoder.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})
 
     def batch(self, step: int) -> VoiceBatch:
         """Spans drawn by the step and the recipe's seed."""
         draw = random.Random(self.recipe.seed * 1_000_003 + step)
         rows = []
-        for _ in range(self.data.batch_spans):
+        room = round(100 * draw.uniform(self.data.shortest_span_s, self.data.longest_span_s))
+        # short spans come in greater number, so that every batch has about as much sound
+        for _ in range(round(self.data.batch_spans * min(3.0, self.data.longest_span_s * 60 / room))):
             another = len(self.speakers) > 1 and draw.random() >= self.data.voice_share
             who = draw.randrange(1, len(self.speakers)) if another else 0
             recording = draw.choice(self._train[who])
-            span = cut_spans(recording, draw, round(self.data.longest_span_s * 100))
+            span = cut_spans(recording, draw, room)
             rows.append(self._row(who, recording, span, draw.random() < 0.2))
         return _collate(rows)
 
@@ -282,6 +285,8 @@ class VoiceTask:
         parts = {**self._frame_losses(made, batch), **_prosody_losses(prosody, batch)}
         mask = batch.step_mask.repeat_interleave(self.config.frames_per_step, dim=1).squeeze(-1).bool()
         wide = made.envelope[mask].std(dim=0) / batch.envelope[mask].std(dim=0)
+        # the first coefficients carry loudness and vowel: their width is right already
+        self.model.decoder.envelope_gain[2:] = (1.0 / wide[2:]).clamp(1.0, 1.4)
         knots = batch.knot_mask.bool()
         gain = batch.knots[knots].std() / prosody[..., 1:4][knots].std().clamp_min(1e-3)
         self.model.decoder.pitch_gain.fill_(float(gain.clamp(1.0, 1.8)))

@@ -56,7 +56,7 @@ def pauses(segments: list[Segment]) -> tuple[list[str], list[int], list[int]]:
             name = segment.phone
         elif index in (0, len(segments) - 1):
             name = "sil"
-        elif segment.length < SHORT_PAUSE:
+        elif segment.length < SHORT_PAUSE or words[-1] < 0:
             lengths[-1] += segment.length
             continue
         else:
@@ -142,8 +142,8 @@ class Span:
     first_unit: int  # in the recording
 
 
-def cut_spans(recording: Recording, draw: random.Random, longest_steps: int, edge_steps: int = 12) -> Span:
-    """A random span of whole pause-to-pause phrases, at most about `longest_steps` long, ends trimmed to `edge_steps`.
+def cut_spans(recording: Recording, draw: random.Random, room_steps: int, edge_steps: int = 12) -> Span:
+    """A random span of whole pause-to-pause phrases, about `room_steps` long if it can, ends trimmed to `edge_steps`.
 
     The pauses at both ends become 'sil' or '.', as in a reply read alone.
     """
@@ -151,10 +151,9 @@ def cut_spans(recording: Recording, draw: random.Random, longest_steps: int, edg
     starts = np.concatenate(([0], np.cumsum(recording.lengths)))
     if len(stops) < 2:
         stops = [0, len(recording.units) - 1]
-    first = draw.randrange(len(stops) - 1)
+    first = draw.choice([i for i in range(len(stops) - 1) if stops[i + 1] - stops[i] > 1])
     last = first + 1
-    room = draw.uniform(0.3, 1.0) * longest_steps
-    while last + 1 < len(stops) and starts[stops[last + 1]] - starts[stops[first]] < room:
+    while last + 1 < len(stops) and starts[stops[last + 1]] - starts[stops[first]] < room_steps:
         last += 1
     low, high = stops[first], stops[last]
     units = recording.units[low : high + 1].copy()

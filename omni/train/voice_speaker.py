@@ -55,7 +55,7 @@ class Speaker:
         draw, rows = random.Random(1), []
         for _ in range(200):
             recording = draw.choice(recordings)
-            span = cut_spans(recording, draw, 600)
+            span = cut_spans(recording, draw, draw.randrange(150, 600))
             cut = slice(
                 span.start * FRAMES_PER_UNIT_STEP, (span.start + int(span.lengths.sum())) * FRAMES_PER_UNIT_STEP
             )

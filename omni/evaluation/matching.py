@@ -1,0 +1,93 @@
+"""Which query does a reply belong to? Latent semantic analysis (Deerwester et al. 1990) that never saw a reply of ours.
+
+Fitted on the self-dialogue corpus: a document is a few turns of a dialogue, so that words which meet in talk are near
+each other. Only evaluation uses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from omni.data.corpora.exchanges import Exchange
+from omni.data.manifest import lines
+from omni.errors import DataError
+from omni.phones import normalise
+
+log = logging.getLogger(__name__)
+CHOICES = 10  # the true query and nine others
+
+
+class Matcher:
+    """TF-IDF and a truncated SVD; texts are compared by the cosine of their projections."""
+
+    def __init__(self, components: int = 300, minimum_documents: int = 3, seed: int = 0) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.weigh = TfidfVectorizer(
+            preprocessor=normalise,
+            token_pattern=r"[a-z']+",
+            stop_words="english",
+            min_df=minimum_documents,
+            sublinear_tf=True,
+        )
+        self.reduce = TruncatedSVD(components, random_state=seed)
+
+    def fit(self, documents: Sequence[str]) -> Matcher:
+        """Learn the space. DataError if there are too few words."""
+        try:
+            counts = self.weigh.fit_transform(documents)
+        except ValueError as error:
+            raise DataError(f"the matcher cannot be fitted on {len(documents)} documents: {error}") from error
+        if counts.shape[1] <= self.reduce.n_components:
+            raise DataError(
+                f"the matcher needs more than {self.reduce.n_components} words, the documents have {counts.shape[1]}"
+            )
+        self.reduce.fit(counts)
+        return self
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors float [texts, components]; zeros for a text without a known word."""
+        found = self.reduce.transform(self.weigh.transform(texts))
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+    def finds(self, replies: Sequence[str], choices: Sequence[Sequence[str]]) -> list[bool]:
+        """Whether each reply is nearer to the first of its choices than to any other; a tie is a miss."""
+        options = [text for texts in choices for text in texts]
+        rows = self.vectors([*replies, *options])
+        ours, theirs = rows[: len(replies)], rows[len(replies) :]
+        hits, start = [], 0
+        for reply, texts in zip(ours, choices, strict=True):
+            scores = theirs[start : start + len(texts)] @ reply
+            hits.append(bool(scores[0] > scores[1:].max() + 1e-9))
+            start += len(texts)
+        return hits
+
+
+def self_dialogue_documents(path: Path, turns: int = 4) -> list[str]:
+    """Pieces of `turns` consecutive turns of every dialogue of the corpus."""
+    documents: list[str] = []
+    for row in lines(path):
+        said = [t["text"] if isinstance(t, dict) else t for t in row["turns"]]
+        documents.extend(" ".join(said[i : i + turns]) for i in range(0, len(said), turns))
+    return documents
+
+
+def choices_for(exchanges: Sequence[Exchange], pool: Sequence[Exchange], seed: int) -> list[list[str]]:
+    """For each exchange its query, then nine queries of other situations of `pool`, drawn by the seed."""
+    situations: dict[str, list[str]] = {}
+    for exchange in pool:
+        situations.setdefault(exchange.situation, []).append(exchange.say)
+    if len(situations) < CHOICES:
+        raise DataError(f"matching needs {CHOICES} situations to draw from, there are {len(situations)}; raise --limit")
+    found = []
+    for index, exchange in enumerate(exchanges):
+        draw = random.Random(f"{seed}:{index}:{exchange.situation}")
+        others = draw.sample(sorted(set(situations) - {exchange.situation}), CHOICES - 1)
+        found.append([exchange.say, *(draw.choice(situations[name]) for name in others)])
+    return found

@@ -1,0 +1,205 @@
+"""Replies to exchanges that were never trained on, spoken by two voices that no part has heard.
+
+Measured: can the query be told from the reply alone (LSA matcher); what is copied; how varied and how long replies are.
+Three conditions tell where a miss comes from: words and tone as heard; words given; words and tone given.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from omni.assistant import Assistant
+from omni.data.corpora.exchanges import Exchange, dialogues
+from omni.data.voices import HELD_OUT_VOICES
+from omni.evaluation.matching import CHOICES, Matcher, choices_for, self_dialogue_documents
+from omni.evaluation.metrics import distinct, error_counts, ratio, ratio_interval, share_with_known_run
+from omni.evaluation.peers import read_all
+from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
+from omni.phones import normalise
+from omni.turns import COORDINATES, EMOTIONS, INTENSITIES, Audio, Conversation, Heard, Perception, Reply, Style, Turn
+
+FLOOR, AIM, COPIED_FLOOR, LONGEST_WORDS, SHOWN = 0.40, 0.70, 0.05, 35, 10
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A held-out exchange as the assistant met it. `given` had its words, `told` its words and its emotion."""
+
+    exchange: Exchange
+    voice: str
+    heard: Heard
+    perception: Perception
+    reply: Reply
+    given: Reply
+    told: Reply
+
+
+def perception_of(exchange: Exchange) -> Perception:
+    """The perception that a perfect perceiver would have of a written exchange."""
+    valence, arousal = COORDINATES[exchange.emotion]
+    shares = {e: float(e == exchange.emotion) for e in EMOTIONS}
+    intensity = (INTENSITIES.index(exchange.intensity) + 0.5) / len(INTENSITIES)
+    return Perception(exchange.emotion, shares, intensity, valence, arousal, 1.0, exchange.match)
+
+
+def before(exchanges: Sequence[Exchange]) -> list[Conversation]:
+    """For each exchange the written turns of its dialogue before it; empty for those that stand alone."""
+    found = []
+    for group in dialogues(list(exchanges)):
+        conversation = Conversation()
+        for exchange in group:
+            found.append(conversation)
+            reply = Reply(exchange.reply, exchange.plan, Style(exchange.style))
+            conversation = conversation.with_turn(Turn(Heard(exchange.say), perception_of(exchange), reply))
+    return found
+
+
+def replies(assistant: Assistant, settings: Settings) -> list[Spoken]:
+    """Every held-out exchange spoken (the two voices in turn), heard and answered; made once a run."""
+    if "replies" in settings.shared:
+        return settings.shared["replies"]
+    held = settings.exchanges()[1]
+    chosen = settings.sample(list(zip(held, before(held))))
+    voices = [HELD_OUT_VOICES[i % len(HELD_OUT_VOICES)] for i in range(len(chosen))]
+    sounds = read_all([exchange.say for exchange, _ in chosen], voices, settings.workers)
+    found = []
+    for index, ((exchange, past), voice, sound) in enumerate(
+        zip(tqdm(chosen, desc="replying", unit="query"), voices, sounds)
+    ):
+        seed, true = settings.seed + index, Heard(normalise(exchange.say))
+        heard, seen = assistant.hear(Audio(sound))
+        answers = (
+            assistant.respond(heard, seen, past, seed),
+            assistant.respond(true, seen, past, seed),
+            assistant.respond(true, perception_of(exchange), past, seed),
+        )
+        found.append(Spoken(exchange, voice.name, heard, seen, *answers))
+    settings.shared["replies"] = found
+    return found
+
+
+def run(assistant: Assistant, settings: Settings) -> Result:
+    """The replying rows of the results; the replies themselves go to `numbers["replies"]`."""
+    training, held = settings.exchanges()
+    path = settings.folder("text") / "self_dialogue.jsonl.gz"
+    matcher = Matcher().fit(self_dialogue_documents(path))
+    spoken = replies(assistant, settings)
+    choices = choices_for([s.exchange for s in spoken], held, settings.seed)
+    result = Result(counts={"exchanges": len(spoken)})
+    _matching(result, matcher, spoken, choices)
+    _words(result, [s.reply.text for s in spoken if s.heard.understood], [e.reply for e in training])
+    _hearing(result, spoken)
+    shown = random.Random(settings.seed).sample(range(len(spoken)), min(SHOWN, len(spoken)))
+    result.tables.append(_shown([spoken[i] for i in shown]))
+    result.numbers["replies"] = [_plain(s) for s in spoken]
+    return result
+
+
+def _interval(hits: Sequence[bool]) -> tuple[float, float]:
+    return ratio_interval(np.stack([np.array(hits, float), np.ones(len(hits))], axis=1))
+
+
+def _matching(result: Result, matcher: Matcher, spoken: Sequence[Spoken], choices: list[list[str]]) -> None:
+    """Is the right query found among ten from the reply alone?"""
+    texts = {
+        "as heard": [s.reply.text for s in spoken],
+        "words given": [s.given.text for s in spoken],
+        "words and tone given": [s.told.text for s in spoken],
+        "the corpus's own replies": [s.exchange.reply for s in spoken],
+    }
+    shares = {}
+    for name, replied in texts.items():
+        hits = matcher.finds(replied, choices)
+        shares[name] = (float(np.mean(hits)), _interval(hits))
+    value, interval = shares["as heard"]
+    beside = "; ".join(f"{n} {percent(shares[n][0])}" for n in list(shares)[1:])
+    result.rows.append(
+        Row(
+            f"held-out exchanges spoken by two unheard voices: right query of {CHOICES} found from the reply (LSA)",
+            f"{percent(value)} (95 %: {between(interval)})",
+            f"{beside}; chance {percent(1 / CHOICES, 0)}",
+            percent(FLOOR, 0),
+            percent(AIM, 0),
+            value >= FLOOR,
+            value >= AIM,
+        )
+    )
+    rows = [(n, percent(share), between(span)) for n, (share, span) in shares.items()]
+    for voice in dict.fromkeys(s.voice for s in spoken):
+        places = [i for i, s in enumerate(spoken) if s.voice == voice]
+        hits = matcher.finds([spoken[i].reply.text for i in places], [choices[i] for i in places])
+        rows.append((f"as heard, spoken by festival {voice}", percent(float(np.mean(hits))), between(_interval(hits))))
+    result.tables.append(Table("Right query found among ten", ("reply", "share", "95 %"), rows))
+    result.numbers |= {f"found_{n.replace(' ', '_')}": share for n, (share, _) in shares.items()}
+
+
+def _words(result: Result, texts: Sequence[str], known: Sequence[str]) -> None:
+    """Copying, variety and length of the replies to understood queries (the fixed request to repeat is left out)."""
+    lengths = np.array([len(normalise(t).split()) for t in texts] or [0])
+    copied, varied = share_with_known_run(texts, known), distinct(texts, 2)
+    written = distinct(known[: len(texts)], 2)
+    short = float((lengths < LONGEST_WORDS).mean())
+    result.rows += [
+        Row(
+            "replies sharing eight consecutive words with a training reply",
+            percent(copied), "", "under 5 %", "", copied < COPIED_FLOOR,
+        ),
+        Row(
+            "variety of the replies: distinct-2 (and distinct-1)",
+            f"{varied:.3f} ({distinct(texts, 1):.3f})",
+            f"as many of the corpus's own replies {written:.3f}; {len(set(texts))} of {len(texts)} replies differ",
+        ),
+        Row(
+            f"replies under {LONGEST_WORDS} words",
+            percent(short), f"mean {lengths.mean():.1f} words, longest {lengths.max()}", "all", "", short == 1.0,
+        ),
+    ]  # fmt: skip
+    result.numbers |= {"copied": copied, "distinct_2": varied, "distinct_1": distinct(texts, 1), "short": short}
+    result.numbers["mean_words"] = float(lengths.mean())
+
+
+def _hearing(result: Result, spoken: Sequence[Spoken]) -> None:
+    counts = error_counts([s.exchange.say for s in spoken], [s.heard.text for s in spoken])
+    unsure = float(np.mean([not s.heard.understood for s in spoken]))
+    result.notes.append(
+        f"Word error rate on these queries {percent(ratio(counts))}; {percent(unsure)} were not understood and got a "
+        "request to repeat, which counts as not found. Rows of a dialogue are heard after its written turns."
+    )
+    result.numbers |= {"wer_queries": ratio(counts), "not_understood": unsure}
+
+
+def _shown(spoken: Sequence[Spoken]) -> Table:
+    rows = []
+    for s in spoken:
+        plan, seen = s.reply.plan, s.perception
+        rows.append(
+            (
+                s.exchange.say,
+                s.heard.text,
+                f"{seen.emotion} ({seen.confidence:.0%}), written as {s.exchange.emotion}",
+                f"{plan.need}, {plan.strategy}, {plan.intent}, {plan.style}",
+                s.reply.text,
+                s.told.text,
+            )
+        )
+    columns = ("said", "heard", "perceived", "plan", "reply", "reply with words and tone given")
+    return Table("Ten replies drawn by the seed, in full", columns, rows)
+
+
+def _plain(s: Spoken) -> dict[str, str | float]:
+    return {
+        "situation": s.exchange.situation,
+        "voice": s.voice,
+        "said": s.exchange.say,
+        "heard": s.heard.text,
+        "perceived": s.perception.emotion,
+        "style": s.reply.style.name,
+        "reply": s.reply.text,
+        "reply_words_given": s.given.text,
+        "reply_words_and_tone_given": s.told.text,
+    }

@@ -1,0 +1,138 @@
+"""Results on disk: one JSON file a suite, and docs/results.md drawn from whichever of them there are."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from omni.checkpoint import locate, sha256
+from omni.errors import DataError
+from omni.evaluation.settings import Result
+from omni.files import write_json, write_text
+
+#: Order and headings of the page.
+HEADINGS: dict[str, str] = {
+    "hearing": "Hearing",
+    "perceiving": "Perceiving",
+    "replying": "Replying",
+    "voicing": "Voicing",
+    "styling": "Styling",
+    "bench": "Speed and memory",
+}
+_COMMANDS = {name: f"omni eval {name}" for name in HEADINGS} | {"bench": "omni bench"}
+
+
+def commit() -> str:
+    """The code's short commit, with '+' when files differ from it; 'unknown' outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    found = git("rev-parse", "--short", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.yaml", "*.safetensors")
+    return (found + ("+" if changed else "")) if found else "unknown"
+
+
+def weights_digest(where: str | None) -> str:
+    """First digits of the hash of the checkpoint's index, which holds the hash of every weight file."""
+    return sha256(locate(where) / "index.json")[:12]
+
+
+def save(out: Path, name: str, result: Result, options: dict[str, Any], where: str | None = None) -> Path:
+    """Write OUT/results/NAME.json: the result with commit, weights, date, processor cores and options."""
+    path = out / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    measured = {
+        "suite": name,
+        "commit": commit(),
+        "weights": weights_digest(where),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cores": os.cpu_count(),
+        "options": options,
+        **result.plain(),
+    }
+    write_json(path, measured, force=True)
+    return path
+
+
+def render(out: Path) -> Path:
+    """Draw OUT/results.md from OUT/results/*.json. DataError names a file that is not a result."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in HEADINGS:
+        path = out / "results" / f"{name}.json"
+        if path.is_file():
+            try:
+                found[name] = json.loads(path.read_text(encoding="utf-8"))
+                found[name]["rows"], found[name]["tables"]
+            except (json.JSONDecodeError, KeyError) as error:
+                raise DataError(f"{path} is not a result ({error}); delete it and measure again") from error
+    page = ["# Results", "", *_summary(found)]
+    for name, result in found.items():
+        page += ["", f"## {HEADINGS[name]}", "", _origin(name, result), *_notes(result)]
+        for table in result["tables"]:
+            page += ["", f"### {table['title']}", "", *_table(table["columns"], table["rows"])]
+            if table["note"]:
+                page += ["", table["note"]]
+    write_text(out / "results.md", "\n".join(page) + "\n", force=True)
+    return out / "results.md"
+
+
+def _summary(found: dict[str, dict[str, Any]]) -> list[str]:
+    rows = []
+    for result in found.values():
+        for row in result["rows"]:
+            floor = _judged(row["floor"], row["floor_met"])
+            rows.append((row["what"], row["value"], row["beside"], floor, _judged(row["aim"], row["aim_met"])))
+    judged = [r for result in found.values() for r in result["rows"]]
+    floors = [r["floor_met"] for r in judged if r["floor_met"] is not None]
+    aims = [r["aim_met"] for r in judged if r["aim_met"] is not None]
+    lines = [
+        "Written by `omni eval` and `omni bench`; nothing here is typed by hand. Held out from everything that is shipped:",
+        "LibriSpeech speakers 26 and 27, RAVDESS actors 15 to 18, Indian EmoSpeech users from 60 on, a tenth of the",
+        "project's own exchanges (by situation) and the festival voices that speak them.",
+        "",
+        f"**{sum(floors)} of {len(floors)} floors and {sum(aims)} of {len(aims)} aims are met.**",
+    ]
+    missing = [HEADINGS[name] for name in HEADINGS if name not in found]
+    if missing:
+        lines += ["", f"Not measured: {', '.join(missing)}."]
+    if any(result["options"].get("limit") for result in found.values()):
+        lines += ["", "Some figures come from a sample (`--limit`, see each section): they are no final results."]
+    return [*lines, "", *_table(["what", "omni", "beside", "floor", "aim"], rows)]
+
+
+def _judged(text: str, met: bool | None) -> str:
+    if met is None:
+        return text
+    return f"{text}: {'passed' if met else '**missed**'}"
+
+
+def _origin(name: str, result: dict[str, Any]) -> str:
+    options = result["options"]
+    counts = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["counts"].items())
+    limited = f", **only a sample (--limit {options['limit']})**" if options.get("limit") else ""
+    seed = f", seed {options['seed']}" if "seed" in options else ""
+    return (
+        f"`{_COMMANDS[name]}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
+        f"{result['weights']}, {result['cores']} processor cores{seed}{limited}. Counts: {counts}."
+    )
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    return [line for note in result["notes"] for line in ("", note)]
+
+
+def _table(columns: list[str], rows: Any) -> list[str]:
+    def line(cells: Any) -> str:
+        return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+    return [line(columns), "|" + "---|" * len(columns), *(line(row) for row in rows)]

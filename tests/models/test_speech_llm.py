@@ -1,0 +1,185 @@
+"""The language model: cached equals uncached, the grammar holds, sampling is repeatable, blocked runs are not said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from omni.models.speech_llm import SpeechLLM, make_llm
+from omni.nn.sampling import Blocker
+from omni.text import END, EXPRESS, FIELDS, SAY, SPECIALS, Vocabulary, label
+from omni.turns import EMOTIONS, FITTING_STYLES
+from tests.tiny import TEXTS, TINY
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary.train(TEXTS * 3, TINY.llm.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def llm(vocabulary: Vocabulary) -> SpeechLLM:
+    torch.manual_seed(5)
+    made = SpeechLLM(replace(TINY.llm, vocabulary=len(vocabulary)), vocabulary)
+    for weight in made.parameters():
+        weight.data *= 4.0  # far from uniform, so that mistakes show
+    return made.eval()
+
+
+def prompt_of(vocabulary: Vocabulary, text: str = TEXTS[0], slots: int = 1) -> list[int]:
+    return vocabulary.prompt(text, slots) + vocabulary.perceived("sad", "strong", "adds")
+
+
+def whole(llm: SpeechLLM, ids: list[int], sound: torch.Tensor | None = None) -> torch.Tensor:
+    """Log-probabilities [L, V] without any cache."""
+    with torch.no_grad():
+        embeddings = llm.embed(torch.tensor([ids]), sound)
+        return llm.model(inputs_embeds=embeddings, use_cache=False).logits[0].log_softmax(-1)
+
+
+def test_cached_equals_uncached(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    ids, sound = prompt_of(vocabulary, slots=2), torch.randn(1, 2, TINY.llm.width)
+    cache, _ = llm.prefill(ids[:5], sound)
+    for start, stop in ((5, 6), (6, 9), (9, len(ids))):
+        cache, logits = llm.prefill(ids[start:stop], cache=cache)
+        expected = whole(llm, ids[:stop], sound)[-1]
+        assert torch.allclose(logits[0].log_softmax(-1), expected, atol=1e-4)
+
+
+def test_the_sound_is_heard(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    ids = prompt_of(vocabulary)
+    first, second = (whole(llm, ids, torch.randn(1, 1, TINY.llm.width)) for _ in range(2))
+    assert torch.equal(first[0], second[0])  # before the slot nothing changes
+    assert not torch.allclose(first[-1], second[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("emotion", EMOTIONS)
+def test_plan_is_well_formed_whatever_the_weights(vocabulary: Vocabulary, emotion: str) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        random = SpeechLLM(replace(TINY.llm, vocabulary=len(vocabulary)), vocabulary).eval()
+        for weight in random.parameters():
+            weight.data *= 10.0
+        plan, written, cache = random.plan(prompt_of(vocabulary), emotion, torch.randn(1, 1, TINY.llm.width))
+        assert plan.style in FITTING_STYLES[emotion]
+        assert written == [*vocabulary.expressed(plan), vocabulary.ids[SAY]]
+        assert cache.get_seq_length() == len(prompt_of(vocabulary)) + len(written)
+        assert all(getattr(plan, f) in FIELDS[f] for f in ("need", "strategy", "intent"))
+
+
+def test_plan_takes_the_likeliest_label(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    ids, sound = prompt_of(vocabulary), torch.randn(1, 1, TINY.llm.width)
+    plan, _, _ = llm.plan(ids, "sad", sound)
+    seen = [*ids, vocabulary.ids[EXPRESS]]
+    for field in ("need", "strategy", "intent", "style"):
+        allowed = FITTING_STYLES["sad"] if field == "style" else FIELDS[field]
+        options = {v: float(whole(llm, seen, sound)[-1, vocabulary.ids[label(field, v)]]) for v in allowed}
+        assert getattr(plan, field) == max(options, key=lambda v: options[v])
+        seen.append(vocabulary.ids[label(field, getattr(plan, field))])
+
+
+def drafts_of(llm: SpeechLLM, vocabulary: Vocabulary, seed: int) -> list[tuple[list[int], float]]:
+    _, _, cache = llm.plan(prompt_of(vocabulary, slots=0), "sad")
+    return [(d.ids, d.score) for d in llm.answer(cache, seed)]
+
+
+def test_same_seed_same_drafts_other_seed_others(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    torch.manual_seed(1)
+    first = drafts_of(llm, vocabulary, 7)
+    torch.manual_seed(2)  # the global generator has no say
+    assert drafts_of(llm, vocabulary, 7) == first
+    assert drafts_of(llm, vocabulary, 8) != first
+    assert len({tuple(ids) for ids, _ in first}) > 1  # candidates differ from each other
+
+
+def test_drafts_hold_words_only_and_best_come_first(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    for seed in range(5):
+        _, _, cache = llm.plan(prompt_of(vocabulary, slots=0), "happy")
+        drafts = llm.answer(cache, seed, candidates=4)
+        assert len(drafts) == 4
+        assert [(d.finished, d.score) for d in drafts] == sorted(((d.finished, d.score) for d in drafts), reverse=True)
+        for draft in drafts:
+            assert 3 <= len(draft.ids) <= llm.config.reply_tokens
+            assert min(draft.ids) >= len(SPECIALS)
+            assert draft.states.shape == (len(draft.ids), llm.config.width)
+            triples = [tuple(draft.ids[i : i + 3]) for i in range(len(draft.ids) - 2)]
+            assert len(set(triples)) == len(triples)
+
+
+def test_states_of_a_draft_are_those_of_reading_it(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    prompt = prompt_of(vocabulary, slots=0)
+    _, written, cache = llm.plan(prompt, "sad")
+    draft = llm.answer(cache, 3)[-1]
+    with torch.no_grad():
+        read = llm.model.model(input_ids=torch.tensor([prompt + written + draft.ids]), use_cache=False)
+    assert torch.allclose(read.last_hidden_state[0, -len(draft.ids) :], draft.states, atol=1e-3)
+
+
+def test_log_likelihood_equals_a_plain_loop(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    prompt, targets = prompt_of(vocabulary), [vocabulary.encode(t) for t in ("yes.", TEXTS[3], TEXTS[8])]
+    sound = torch.randn(1, 1, TINY.llm.width)
+    found = llm.log_likelihood(prompt, targets, sound.expand(3, -1, -1))
+    for target, score in zip(targets, found.tolist(), strict=True):
+        row = [*target, vocabulary.ids[END]]
+        scores = whole(llm, prompt + row, sound)
+        each = [float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(row)]
+        assert score == pytest.approx(sum(each) / len(row), abs=1e-4)
+
+
+def test_blocked_runs_are_never_completed(vocabulary: Vocabulary) -> None:
+    """A model that has learned its texts by heart says them, unless they are blocked."""
+    torch.manual_seed(0)
+    llm = SpeechLLM(replace(TINY.llm, vocabulary=len(vocabulary), temperature=0.7), vocabulary)
+    said = [vocabulary.encode(t) for t in (TEXTS[6], TEXTS[8], TEXTS[11])]
+    prompt = [*prompt_of(vocabulary, slots=0), vocabulary.ids[SAY]]
+    rows = [[*prompt, *s, vocabulary.ids[END]] for s in said]
+    width = max(map(len, rows))
+    ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
+    targets = ids.clone()
+    targets[ids == 0], targets[:, : len(prompt)] = -100, -100
+    optimiser = torch.optim.AdamW(llm.parameters(), 0.01)
+    for _ in range(60):
+        loss = llm.model(input_ids=ids, labels=targets, use_cache=False).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    llm.eval()
+
+    def spoken(blocker: Blocker | None) -> list[list[int]]:
+        llm.blocker = blocker
+        found = []
+        for seed in range(3):
+            cache, llm._first_logits = llm.prefill(prompt)
+            found += [d.ids for d in llm.answer(cache, seed)]
+        return found
+
+    assert sum(ids in said for ids in spoken(None)) >= 5
+    size = 4
+    blocker = Blocker(Blocker.learn(said, size), size)
+    known = {tuple(s[i : i + size]) for s in said for i in range(len(s) - size + 1)}
+    for ids in spoken(blocker):
+        assert not {tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)} & known
+
+
+def test_blocking_holds_beyond_the_likeliest_tokens(vocabulary: Vocabulary) -> None:
+    """With flat logits every word is about as likely: also those must be checked."""
+    torch.manual_seed(0)
+    llm = SpeechLLM(replace(TINY.llm, vocabulary=len(vocabulary), top_p=1.0), vocabulary).eval()
+    for weight in llm.parameters():
+        weight.data *= 0.0
+    allowed = set(range(len(SPECIALS), len(SPECIALS) + 30))
+    blocker = Blocker(torch.zeros(0, dtype=torch.int64), 1)
+    blocker.completes = lambda ids, candidate: candidate not in allowed  # type: ignore[method-assign]
+    llm.blocker = blocker
+    for seed in range(5):
+        _, _, cache = llm.plan(prompt_of(vocabulary, slots=0), "calm")
+        assert all(set(d.ids) <= allowed for d in llm.answer(cache, seed))
+
+
+def test_the_sizes_come_from_the_configuration() -> None:
+    model = make_llm(replace(TINY.llm, vocabulary=77))
+    assert model.get_input_embeddings().weight.shape == (77, TINY.llm.width)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert len(model.model.layers) == TINY.llm.layers
