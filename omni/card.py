@@ -43,11 +43,11 @@ def card(index: dict[str, Any], results: Path | None = None) -> str:
 
 
 def _measured(results: Path | None) -> list[str]:
-    """Rows (what, measured, floor, aim) of every suite's JSON that has them."""
+    """Rows (what, measured, beside, floor, aim) of every suite's JSON that has them."""
     rows: list[str] = []
     for path in sorted(results.glob("*.json")) if results and results.is_dir() else []:
         for row in json.loads(path.read_text(encoding="utf-8")).get("rows", []):
-            rows.append(f"| {row['what']} | {row['measured']} | {row.get('floor', '')} | {row.get('aim', '')} |")
+            rows.append(f"| {row['what']} | {row['value']} | {row.get('beside', '')} | {row.get('floor', '')} | {row.get('aim', '')} |")
     if not rows:
         return ["See `docs/results.md`."]
-    return ["| what | measured | floor | aim |", "|---|---|---|---|", *rows]
+    return ["| what | measured | beside | floor | aim |", "|---|---|---|---|---|", *rows]

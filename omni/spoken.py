@@ -12,28 +12,11 @@ import numpy as np
 
 from omni.phones import VOICE_ID, pronounce
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve "
+    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_ONES = tuple(_NUMBERS.split())
 _TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
@@ -52,106 +35,15 @@ _SIGNS = {
     "#": " number ",
     "°": " degrees ",
 }
-#: Words that usually carry no accent.
-FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "but",
-        "nor",
-        "so",
-        "if",
-        "as",
-        "than",
-        "that",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "of",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "from",
-        "to",
-        "with",
-        "into",
-        "onto",
-        "upon",
-        "over",
-        "under",
-        "about",
-        "through",
-        "i",
-        "me",
-        "my",
-        "you",
-        "your",
-        "he",
-        "him",
-        "his",
-        "she",
-        "her",
-        "it",
-        "its",
-        "we",
-        "us",
-        "our",
-        "they",
-        "them",
-        "their",
-        "is",
-        "am",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "do",
-        "does",
-        "did",
-        "have",
-        "has",
-        "had",
-        "will",
-        "would",
-        "shall",
-        "should",
-        "can",
-        "could",
-        "may",
-        "might",
-        "must",
-        "there",
-        "this",
-        "these",
-        "those",
-        "i'm",
-        "i'll",
-        "i've",
-        "i'd",
-        "you're",
-        "you'll",
-        "you've",
-        "it's",
-        "he's",
-        "she's",
-        "we're",
-        "we'll",
-        "we've",
-        "they're",
-        "that's",
-        "isn't",
-        "don't",
-        "can't",
-    ]
+_WEAK = (
+    "a an the and or but nor so if as than that which who whom whose of in on at by for from to with into onto "
+    "upon over under about through i me my you your he him his she her it its we us our they them their is am "
+    "are was were be been being do does did have has had will would shall should can could may might must "
+    "there this these those i'm i'll i've i'd you're you'll you've it's he's she's we're we'll we've they're "
+    "that's isn't don't can't"
 )
+#: Words that usually carry no accent.
+FUNCTION_WORDS = frozenset(_WEAK.split())
 FEATURES = 6
 _TOKEN = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*['’]?|[,.;:?!…—–()\"]|-{2,}")
 _MARKS = {
@@ -267,7 +159,8 @@ def units(text: str) -> Spoken:
             tokens.extend(letter.lower() + "." for letter in token)
         else:
             tokens.append("okay" if token == "OK" else token.lower().replace("’", "'").rstrip("'"))
-    names, words, said = ["sil"], [-1], []
+    names, words = ["sil"], [-1]
+    said: list[str] = []
     plain = [t for t in tokens if t]
     for index, token in enumerate(plain):
         if token in _PAUSE_NAMES:

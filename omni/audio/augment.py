@@ -88,7 +88,8 @@ def change_speed(samples: Tensor, factor: float) -> Tensor:
         return samples
     if not 50 <= percent <= 200:
         raise ValueError(f"speed factor {factor} is outside 0.5 to 2.0")
-    return SpeedPerturb(SAMPLE_RATE_HZ, speeds=[percent])(samples[None])[0]
+    with torch.random.fork_rng(devices=[]):  # it draws among its one speed
+        return SpeedPerturb(SAMPLE_RATE_HZ, speeds=[percent])(samples[None])[0]
 
 
 def drop_frequencies(samples: Tensor, generator: Generator) -> Tensor:

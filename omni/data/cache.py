@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from tqdm import tqdm
 
 from omni.audio.features import log_mel
+from omni.audio.io import load_clip
 from omni.config import AudioConfig
 from omni.data.manifest import Clip
 

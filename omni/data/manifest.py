@@ -42,7 +42,7 @@ def read(path: Path) -> list[Clip]:
             clip = Clip(
                 **{**known, "audio": path.parent / row["audio"]}, extra={k: row[k] for k in row.keys() - _KNOWN}
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}:{number}: not a clip ({error}); a row needs at least id, audio, speaker"
             ) from error

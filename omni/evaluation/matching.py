@@ -36,7 +36,7 @@ class Matcher:
             min_df=minimum_documents,
             sublinear_tf=True,
         )
-        self.reduce = TruncatedSVD(components, random_state=seed)
+        self.reduce = TruncatedSVD(components, n_iter=3, random_state=seed)
 
     def fit(self, documents: Sequence[str]) -> Matcher:
         """Learn the space. DataError if there are too few words."""

@@ -2,8 +2,9 @@
 
 A unit encoder (attention and convolution) feeds predictors of duration, pitch and energy per unit; the units are
 stretched to 10 ms steps, and a convolutional frame decoder, which sees two steps folded into one place (half the work for
-the same sound), writes two frames of 5 ms per step. Like FastSpeech 2 (Ren et al. 2021) in outline, with pitch as three knots per unit that a contour runs through, AdaLN for style, and a sigmoid gate
-through which the language model's states enter.
+the same sound), writes two frames of 5 ms per step. Like FastSpeech 2 (Ren et al. 2021) in outline, with pitch as three
+knots per unit that a contour runs through, AdaLN for style, and a sigmoid gate through which the language model's states
+enter.
 
 Shapes: B batch, L units, T steps of 10 ms, R frames per step, D width, C envelope, A aperiodicity, S style vector, K
 knots (3), H language-model width.
@@ -11,6 +12,7 @@ knots (3), H language-model width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +45,27 @@ class Prediction:
     voicing: Tensor  # logit
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is known of a reply before its frames are decoded: encoded [1, L, D], style vector [1, S], contours, style."""
+
+    encoded: Tensor
+    vector: Tensor
+    contours: Contours
+    style: Style
+
+
 class ExpressiveDecoder(nn.Module):
     """Units to acoustic frames. `speak` is the way in for one reply; `encode`, `prosody`, `frames` train apart."""
+
+    envelope_mean: Tensor
+    envelope_scale: Tensor
+    envelope_gain: Tensor
+    noise_mean: Tensor
+    noise_scale: Tensor
+    pitch_mean: Tensor
+    pitch_scale: Tensor
+    pitch_gain: Tensor
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -65,8 +86,7 @@ class ExpressiveDecoder(nn.Module):
         self.enter = nn.Linear(width + 2 * ratio + 4, width)
         self.fold = nn.Linear(fold * width, width)
         self.decoder = nn.ModuleList(
-            ConvBlock(width, config.feedforward, config.kernel_frames, style, 0.0)
-            for _ in range(config.decoder_layers)
+            ConvBlock(width, config.feedforward, config.kernel_frames, style, 0.0) for _ in range(config.decoder_layers)
         )
         self.leave_norm = AdaptiveNorm(width, style)
         self.per_frame = config.cepstrum + config.aperiodicity + 2
@@ -127,7 +147,6 @@ class ExpressiveDecoder(nn.Module):
         envelope, noise, pitch, voicing = out.split(sizes, dim=-1)
         return Prediction(envelope, noise, pitch.squeeze(-1), voicing.squeeze(-1))
 
-    @torch.no_grad()
     def speak(
         self,
         units: Spoken,
@@ -142,9 +161,34 @@ class ExpressiveDecoder(nn.Module):
         the style's own AdaLN target. `llm_states` [tokens, H] with `unit_to_token` int64 [L] (-1: none) opens the gate.
         InputError for a reply without words, ModelError for states of another width.
         """
+        plan = self._plan(units, style or Style(), style_vector, llm_states, unit_to_token)
+        return self._decode(plan, 0, len(plan.contours.at))
+
+    def speak_clauses(
+        self,
+        units: Spoken,
+        style: Style | None = None,
+        style_vector: np.ndarray | None = None,
+        llm_states: Tensor | None = None,
+        unit_to_token: np.ndarray | None = None,
+    ) -> Iterator[Frames]:
+        """The same frames a clause at a time, the first as soon as it is ready: joined they equal `speak`'s."""
+        plan = self._plan(units, style or Style(), style_vector, llm_states, unit_to_token)
+        ends = [end // self.config.frames_per_step for end in plan.contours.clause_ends]
+        for start, end in zip([0, *ends], ends):
+            yield self._decode(plan, start, end)
+
+    @torch.inference_mode()
+    def _plan(
+        self,
+        units: Spoken,
+        style: Style,
+        style_vector: np.ndarray | None,
+        llm_states: Tensor | None,
+        unit_to_token: np.ndarray | None,
+    ) -> _Plan:
         if not (units.words >= 0).any():
             raise InputError("there is nothing to say: the reply has no words")
-        style = style or Style()
         target = vector_of(style) if style_vector is None else np.asarray(style_vector, np.float32)
         if target.shape != (self.config.style_vector,):
             raise ModelError(f"style vector of shape {target.shape}; this voice takes ({self.config.style_vector},)")
@@ -156,13 +200,9 @@ class ExpressiveDecoder(nn.Module):
         states, known = self._by_unit(llm_states, unit_to_token)
         encoded = self.encode(ids, features, mask, both, torch.zeros(2, dtype=torch.long), states, known)
         predicted = self.prosody(encoded, both, mask).numpy()
-        shaped = shape_prosody(
-            units, predicted[0], predicted[1], style, float(self.pitch_scale), float(self.pitch_gain)
-        )
-        contours = contour(shaped, self.config.frames_per_step)
-        at, local = torch.from_numpy(contours.at)[None], torch.from_numpy(contours.local)[None]
-        made = self.frames(encoded[:1], at, local, both[:1], torch.ones(1, at.shape[1], 1))
-        return self._finish(made, contours, style)
+        scale, gain = float(self.pitch_scale), float(self.pitch_gain)
+        shaped = shape_prosody(units, predicted[0], predicted[1], style, scale, gain)
+        return _Plan(encoded[:1], both[:1], contour(shaped, self.config.frames_per_step), style)
 
     def _by_unit(self, states: Tensor | None, unit_to_token: np.ndarray | None) -> tuple[Tensor | None, Tensor | None]:
         if states is None or unit_to_token is None:
@@ -176,19 +216,32 @@ class ExpressiveDecoder(nn.Module):
         picked = states[tokens.clamp(0, len(states) - 1)].unsqueeze(0).expand(2, -1, -1)
         return picked, (tokens >= 0).float().unsqueeze(0).expand(2, -1)
 
-    def _finish(self, made: Prediction, contours: Contours, style: Style) -> Frames:
-        middle = made.envelope[0].mean(dim=0)
-        widened = middle + (made.envelope[0] - middle) * self.envelope_gain
+    @torch.inference_mode()
+    def _decode(self, plan: _Plan, start: int, end: int) -> Frames:
+        """Frames of the steps from `start` to `end`, decoded with all the context that reaches them."""
+        config, total, ratio = self.config, len(plan.contours.at), self.config.frames_per_step
+        reach = config.fold_steps * (config.decoder_layers * (config.kernel_frames // 2) + 1)
+        low = max(0, start - reach) // config.fold_steps * config.fold_steps
+        high = min(total, -(-(end + reach) // config.fold_steps) * config.fold_steps)
+        at = torch.from_numpy(plan.contours.at[low:high])[None]
+        local = torch.from_numpy(plan.contours.local[low:high])[None]
+        made = self.frames(plan.encoded, at, local, plan.vector, torch.ones(1, at.shape[1], 1))
+        cut = slice((start - low) * ratio, (end - low) * ratio)
+        return self._finish(made, cut, plan, start * ratio)
+
+    def _finish(self, made: Prediction, cut: slice, plan: _Plan, first: int) -> Frames:
+        widened = made.envelope[0, cut] * self.envelope_gain
         envelope = (widened * self.envelope_scale + self.envelope_mean).numpy()
-        envelope[:, 0] += np.float32(style.energy_db / DB_PER_UNIT)
-        noise = (made.aperiodicity[0] * self.noise_scale + self.noise_mean).clamp_max(0.0).numpy()
-        normalised = contours.pitch + made.pitch[0].numpy()
+        envelope[:, 0] += np.float32(plan.style.energy_db / DB_PER_UNIT)
+        noise = (made.aperiodicity[0, cut] * self.noise_scale + self.noise_mean).clamp_max(0.0).numpy()
+        last = first + len(envelope)
+        normalised = plan.contours.pitch[first:last] + made.pitch[0, cut].numpy()
         pitch = np.exp(normalised * float(self.pitch_scale) + float(self.pitch_mean))
         return Frames(
             envelope=envelope.astype(np.float32),
             aperiodicity=noise.astype(np.float32),
             pitch_hz=np.clip(pitch, 60.0, 600.0).astype(np.float32),
-            voiced=made.voicing[0].numpy() > 0,
+            voiced=made.voicing[0, cut].numpy() > 0,
             frame_ms=self.config.frame_ms,
-            clause_ends=contours.clause_ends,
+            clause_ends=tuple(end - first for end in plan.contours.clause_ends if first < end <= last),
         )

@@ -6,7 +6,8 @@ no factor reaches: tilt over the sentence, arch, movement at its end, height of 
 the space of `prosody_vector` enters the decoder through AdaLN, which was trained on the spread of read speech and adds
 what goes along with such prosody there (spectral tilt, timing).
 
-Every number was fixed before measuring, from reviews of vocal expression, never from an emotional corpus:
+Factors and targets come from reviews of vocal expression, never from an emotional corpus; the size of the contour shapes
+was then set on sentences of its own, so that the contours of any two styles differ audibly:
 - Juslin and Laukka (2003), table 7: happiness has a high mean F0, a wide range, a quick rate, raised intensity, more
   high-frequency energy and rising contours; tenderness has a low F0, narrow range, slow rate, low intensity, little
   high-frequency energy; sadness is slow, soft, low and narrow with falling contours.
@@ -61,14 +62,14 @@ TABLE: dict[str, Entry] = {
     "neutral": Entry(Style("neutral"), Shape(), (0, 0, 0, 0, 0, 0, 0)),
     # between tenderness and happiness: a little high and lively, unhurried, an arch over the phrase, soft ending
     "warm": Entry(
-        Style("warm", pitch=1.04, pitch_range=1.15, rate=0.96, energy_db=-0.5),
-        Shape(tilt=-0.4, arch=1.6, final=0.3, stress=0.2, pause=1.05),
+        Style("warm", pitch=1.04, pitch_range=1.18, rate=0.96, energy_db=-0.5),
+        Shape(tilt=-0.9, arch=3.0, final=1.0, stress=0.8, pause=1.05),
         (0.3, 0.4, -0.3, 0.0, -0.3, 0.0, 0.3),
     ),
     # low arousal without sadness: low, narrow, slow, even
     "calm": Entry(
         Style("calm", pitch=0.95, pitch_range=0.82, rate=0.91, energy_db=-1.5),
-        Shape(tilt=0.7, arch=-0.7, final=-0.5, stress=-0.4, pause=1.25),
+        Shape(tilt=1.0, arch=-0.9, final=-0.8, stress=-0.6, pause=1.25),
         (-0.5, -0.4, -0.5, -0.5, -0.4, 0.3, 0.0),
     ),
     # happiness: high, wide, quick, stronger, brighter, rising
@@ -80,19 +81,19 @@ TABLE: dict[str, Entry] = {
     # tenderness towards someone sad: slow, soft, low, an arch that sinks at the end
     "comforting": Entry(
         Style("comforting", pitch=0.97, pitch_range=0.95, rate=0.86, energy_db=-3.0),
-        Shape(tilt=-1.1, arch=1.4, final=-0.4, stress=0.0, pause=1.35),
+        Shape(tilt=-1.6, arch=1.6, final=-1.0, stress=-0.3, pause=1.35),
         (-0.3, -0.1, -0.6, -0.7, -0.6, -0.2, 0.0),
     ),
     # weight without softness: low, narrow, firm falls
     "serious": Entry(
         Style("serious", pitch=0.94, pitch_range=0.75, rate=0.95, energy_db=0.5),
-        Shape(tilt=-0.3, arch=-1.2, final=-1.2, stress=0.3, pause=1.15),
+        Shape(tilt=0.2, arch=-1.7, final=-1.8, stress=0.6, pause=1.15),
         (-0.5, -0.6, -0.2, 0.2, 0.2, -0.2, -0.5),
     ),
     # towards sadness: low, soft, slow, pitch that sinks from the start and lifts a little at the end
     "apologetic": Entry(
-        Style("apologetic", pitch=0.96, pitch_range=0.88, rate=0.92, energy_db=-2.5),
-        Shape(tilt=-1.6, arch=-0.5, final=0.9, stress=-0.2, pause=1.2),
+        Style("apologetic", pitch=0.96, pitch_range=0.85, rate=0.92, energy_db=-2.5),
+        Shape(tilt=-2.0, arch=-1.0, final=1.8, stress=-0.3, pause=1.2),
         (-0.4, -0.3, -0.4, -0.6, -0.5, -0.5, 0.2),
     ),
 }

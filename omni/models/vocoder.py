@@ -57,15 +57,23 @@ class WorldVocoder:
 class NeuralVocoder(nn.Module):
     """The trained vocoder. `forward` is for training; `synthesise` and `stream` for use."""
 
+    mean: Tensor
+    scale: Tensor
+    window: Tensor
+    decode_power: Tensor
+    decode_phase: Tensor
+
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config = config
         width, bins = config.width, config.fft_samples // 2 + 1
         self.enter = nn.Conv1d(config.cepstrum + config.aperiodicity + 2, width, 1)
-        self.blocks = nn.ModuleList()
-        for index in range(config.layers):
-            ahead = 1 if index < config.look_ahead_frames else 0
-            self.blocks.append(_Block(width, config.feedforward, config.kernel_frames, ahead))
+        ahead = [int(index < config.look_ahead_frames) for index in range(config.layers)]
+        self.blocks = nn.ModuleList(_Block(width, config.feedforward, config.kernel_frames, a) for a in ahead)
+        #: frames before and after a piece that its sound depends on: the convolutions' and the window's
+        overlap = -(-config.fft_samples // round(SAMPLE_RATE_HZ * 0.005))
+        self.look_back_frames = sum(config.kernel_frames - 1 - a for a in ahead) + overlap
+        self.look_ahead_frames = sum(ahead) + overlap
         self.leave = nn.LayerNorm(width)
         self.output_head = nn.Linear(width, 4 * bins)
         nn.init.normal_(self.output_head.weight, std=0.002)
@@ -124,21 +132,6 @@ class NeuralVocoder(nn.Module):
         total = (1, samples + 2 * side)
         summed = functional.fold(pieces, total, (1, size), stride=(1, hop))[:, 0, 0]
         return summed[:, side : side + samples] / (self.window.square().sum() / hop)
-
-    @property
-    def look_back_frames(self) -> int:
-        """Frames before a piece that its sound depends on: the convolutions' and the window's."""
-        reach = sum(block.back for block in self.blocks)
-        return reach + self._overlap_frames
-
-    @property
-    def look_ahead_frames(self) -> int:
-        """Frames after a piece that its sound depends on."""
-        return sum(block.ahead for block in self.blocks) + self._overlap_frames
-
-    @property
-    def _overlap_frames(self) -> int:
-        return -(-self.config.fft_samples // self.hop_samples)
 
     def synthesise(self, frames: Frames) -> np.ndarray:
         """See `Vocoder`."""

@@ -44,7 +44,7 @@ _NEGATORS = frozenset(
     ]
 )
 #: Beyond these the words, or the voice, count as feeling something. In [0, 1], on the scale of valence.
-WORDS_FEEL, VOICE_FEELS = 0.3, 0.22
+WORDS_FEEL, VOICE_FEELS = 0.5, 0.22
 
 
 def tokens(text: str) -> list[str]:

@@ -21,29 +21,31 @@ from omni.config import build
 from omni.errors import ModelError
 from omni.nn.lexicon import BETWEEN, ENTRY, Lexicon, pronunciations
 from omni.nn.ngram import END, SPECIAL, NgramModel, read_tensors
+from omni.nn.posteriors import as_scores, greedy_units
 from omni.phones import BOUNDARY, UNIT_ID, UNITS
 from omni.turns import Heard
 
 STATES_HZ = 25.0
 _NONE = -1e30
+_CROWD = 3  # times the beam: how many ways on are kept until those that meet have merged
 
 
 @dataclass(frozen=True)
 class SearchConfig:
     """Weights and widths of the search; scores are natural logarithms."""
 
-    language_weight: float = 0.8
+    language_weight: float = 1.2
     word_bonus: float = 0.5
     skip_penalty: float = 1.0  # for a word that follows without the boundary unit
     prior_weight: float = 0.0  # share of the units' log-prior that is taken off
     prior: tuple[float, ...] = ()  # log-priors of the units [P]
     beam: int = 120
-    width: float = 14.0  # hypotheses worse than the best by more are dropped
+    width: float = 12.0  # hypotheses worse than the best by more are dropped
     units: int = 12  # tried per state
     blank_skip: float = 0.9995  # states as sure as this to be blank add no unit
     alternatives: int = 4
     #: Logistic weights of the confidence, see `LexiconDecoder.evidence`.
-    confidence: tuple[float, ...] = (2.0, 6.0, 0.0, 0.3, 0.0)
+    confidence: tuple[float, ...] = (3.0, 2.0, 1.5, 0.4, 0.0)
 
 
 @dataclass
@@ -70,6 +72,10 @@ class _Beam:
 
     def total(self) -> np.ndarray:
         return np.logaddexp(self.blank, self.last)
+
+
+def _first(state: int) -> _Beam:
+    return _Beam(np.array([BETWEEN]), np.array([state]), np.array([0]), np.zeros(1), np.full(1, _NONE))
 
 
 @dataclass
@@ -137,13 +143,13 @@ class LexiconDecoder:
         scores = scores - self._discount()
         limit = beam or self.config.beam
         histories = _Histories()
-        hypotheses = _Beam(*(np.array([v]) for v in (BETWEEN, self.model.start, 0)), np.zeros(1), np.full(1, _NONE))
+        hypotheses = _first(self.model.start)
         for row, sure in zip(scores.astype(np.float64), sure_blank):
             if sure:
                 hypotheses.blank = hypotheses.total() + row[0]
                 hypotheses.last = np.full(len(hypotheses.node), _NONE)
                 continue
-            hypotheses = self._merge(self._advance(hypotheses, row), limit, histories)
+            hypotheses = self._merge(self._advance(hypotheses, row, limit), limit, histories)
             hypotheses = self._finish_words(hypotheses, limit, histories)
         return self._best(hypotheses, histories)
 
@@ -151,7 +157,7 @@ class LexiconDecoder:
         """What is taken off the log-posteriors [P]: a share of the log-priors, so that rare units get a hearing."""
         return self.config.prior_weight * np.array(self.config.prior or np.zeros(len(UNITS)), np.float32)
 
-    def _advance(self, now: _Beam, row: np.ndarray) -> _Beam:
+    def _advance(self, now: _Beam, row: np.ndarray, limit: int) -> _Beam:
         """Every hypothesis stays (blank, or its unit again) or goes on to a child; those out of reach are left out."""
         tree, total = self.lexicon, now.total()
         unit = tree.unit[now.node]
@@ -165,6 +171,9 @@ class LexiconDecoder:
         score[child < 0] = _NONE
         staying = np.maximum(blank, last)
         floor = max(staying.max(), score.max()) - self.config.width
+        reachable = score[score > floor]
+        if len(reachable) > _CROWD * limit:  # before the costly merge
+            floor = -np.partition(-reachable, _CROWD * limit)[_CROWD * limit]
         source, which = np.nonzero(score > floor)
         keep = staying > floor
         moved = score[source, which]
@@ -232,34 +241,38 @@ class LexiconDecoder:
         total = now.total()
         if len(done):
             final = self.model.score(now.state[done], np.full(len(done), END))[0] * self.config.language_weight
-            ranked = sorted(zip((total[done] + final).tolist(), now.history[done].tolist()), reverse=True)
+            ends: dict[int, tuple[float, float, int]] = {}  # state -> (sum, best single, its history)
+            for state, score, history in zip(now.state[done].tolist(), total[done] + final, now.history[done].tolist()):
+                before, single, kept = ends.get(state, (_NONE, _NONE, history))
+                ends[state] = (float(np.logaddexp(before, score)), *max((single, kept), (float(score), history)))
+            ranked = sorted(((score, history) for score, _, history in ends.values()), reverse=True)
         else:  # nothing ended: what was finished before the last word
             ranked = [(float(total.max()), int(now.history[total.argmax()]))]
         previous, word = histories.close()
 
         def path(history: int) -> list[int]:
-            found = []
+            steps = []
             while history > 0:
-                found.append(history)
+                steps.append(history)
                 history = int(previous[history])
-            return found[::-1]
+            return steps[::-1]
 
         best_score, best = ranked[0]
         spoken = path(best)
         candidates = [(score, tuple(word[path(h)].tolist())) for score, h in ranked]
-        position = {h: i for i, h in enumerate(spoken, 1)}
-        for winner, loser, lacks in histories.merges:
-            for h, other, gap in zip(winner.tolist(), loser.tolist(), lacks.tolist()):
-                if h in position:
-                    rest = word[spoken[position[h] :]].tolist()
-                    candidates.append((best_score - gap, (*word[path(other)].tolist(), *rest)))
-        kept: dict[tuple[int, ...], float] = {}
+        place = {h: i for i, h in enumerate(spoken, 1)}
+        if histories.merges and spoken:
+            winner, loser, lacks = (np.concatenate(parts) for parts in zip(*histories.merges))
+            for i in np.flatnonzero(np.isin(winner, spoken)).tolist():
+                rest = word[spoken[place[int(winner[i])] :]].tolist()
+                candidates.append((best_score - float(lacks[i]), (*word[path(int(loser[i]))].tolist(), *rest)))
+        found: dict[tuple[int, ...], float] = {}
         for score, words in sorted(candidates, key=lambda c: -c[0]):
-            kept.setdefault(words, score)
-            if len(kept) > self.config.alternatives:
+            found.setdefault(words, score)
+            if len(found) > self.config.alternatives:
                 break
         names = self.model.words
-        return [Hypothesis(w, s, " ".join(names[i] for i in w)) for w, s in kept.items()]
+        return [Hypothesis(w, s, " ".join(names[i] for i in w)) for w, s in found.items()]
 
     def evidence(self, log_probs: np.ndarray | Tensor, best: Hypothesis) -> np.ndarray:
         """What tells right words from wrong ones, [5]: 1; how far the sound of the words falls short of the best free
@@ -299,17 +312,3 @@ class LexiconDecoder:
                 found.append(self.model.words[homophones[self.model.unigram[homophones].argmax()]])
             node = BETWEEN
         return " ".join(found)
-
-
-def greedy_units(log_probs: np.ndarray | Tensor) -> list[int]:
-    """The best free path of log-posteriors [S, P]: repeats merged, blanks dropped."""
-    ids = as_scores(log_probs).argmax(axis=1).tolist()
-    return [unit for index, unit in enumerate(ids) if unit and (index == 0 or unit != ids[index - 1])]
-
-
-def as_scores(log_probs: np.ndarray | Tensor) -> np.ndarray:
-    """Log-posteriors as a checked float32 array [S, P]. ModelError for another shape."""
-    scores = log_probs.detach().float().cpu().numpy() if isinstance(log_probs, Tensor) else np.asarray(log_probs)
-    if scores.ndim != 2 or scores.shape[1] != len(UNITS) or not len(scores):
-        raise ModelError(f"posteriors have shape {scores.shape}; expected [states, {len(UNITS)}] with a state or more")
-    return scores.astype(np.float32)

@@ -108,4 +108,4 @@ class Lexicon:
             raise ModelError(f"the word model has no lexicon ({error!r}); train it with the recipe 0_words") from error
         if len(pieces) != len(words) or any(p.max(initial=0) >= len(UNITS) for p in pieces):
             raise ModelError(f"the lexicon does not fit the {len(UNITS)} units of the listener; train the words again")
-        return cls(zip(words, pieces))
+        return cls((word, piece.tolist()) for word, piece in zip(words, pieces))

@@ -112,7 +112,7 @@ class NgramModel:
         size = len(self.words)
         followers = np.bincount(self.bigram_keys // size, minlength=size)
         contexts = np.bincount(self.trigram_keys // size, minlength=len(self.bigram_keys))
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "words": np.frombuffer("\n".join(self.words).encode(), np.uint8),
             "unigram": self.unigram.astype(np.float16),
             "unigram_backoff": self.unigram_backoff.astype(np.float16),

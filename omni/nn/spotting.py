@@ -13,7 +13,7 @@ from itertools import islice, product
 import numpy as np
 from torch import Tensor
 
-from omni.nn.beam import as_scores
+from omni.nn.posteriors import as_scores
 from omni.phones import BOUNDARY, UNIT_ID, normalise, pronounce, unstressed
 
 _NONE = -1e30

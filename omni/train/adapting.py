@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omni.audio.features import log_mel
+from omni.audio.io import load_clip
 from omni.config import AudioConfig, ListenerConfig, LlmConfig, PerceiverConfig, build, load
 from omni.data.corpora import ravdess
 from omni.data.manifest import Clip, by_speaker, read
@@ -124,7 +124,7 @@ class ListenPerceiveTask:
         vectors: list[np.ndarray] = []
         rows: list[list[int]] = []
         for clip in clips:
-            samples, _ = soundfile.read(clip.audio, dtype="float32")
+            samples = load_clip(clip.audio)
             mel = log_mel(torch.from_numpy(samples))[None]
             out = self.encoder(mel, torch.tensor([mel.shape[1]]))
             states.append(out.states[0, : int(out.lengths[0])])

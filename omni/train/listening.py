@@ -8,12 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from safetensors.torch import save_file
 from torch import Tensor
 
+from omni.audio.io import load_clip
 from omni.config import AudioConfig, ListenerConfig, build, dump
 from omni.data.batching import Schedule
 from omni.data.cache import FeatureCache
@@ -44,7 +44,7 @@ class ListenerData:
 
 @lru_cache(maxsize=32)
 def _sounds(folder: str) -> list[np.ndarray]:
-    return [soundfile.read(p, dtype="float32")[0] for p in sorted(Path(folder).glob("*.flac"))]
+    return [load_clip(p) for p in sorted(Path(folder).glob("*.flac"))]
 
 
 def degrade(samples: np.ndarray, seed: int, noise: Path | None) -> np.ndarray:

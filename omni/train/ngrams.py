@@ -135,17 +135,22 @@ def mix(models: Sequence[NgramModel], weights: Sequence[float]) -> NgramModel:
     return normalised(words, unigram, pairs, bigram, heads * size + word, trigram)
 
 
-def mixture_weights(models: Sequence[NgramModel], streams: Sequence[np.ndarray], rounds: int = 30) -> list[float]:
-    """Weights by expectation-maximisation on held-out streams, each stream counting the same."""
+def component_gains(models: Sequence[NgramModel], streams: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each held-out stream, the probability of each of its known words by each model [M, N]."""
     gains = []
     for stream in streams:
         known = (stream[2:] != START) & (stream[2:] != UNKNOWN) & (stream[1:-1] != START)
-        triple = [stream[:-2][known], stream[1:-1][known], stream[2:][known]]
-        gains.append(np.stack([np.exp(m.score(m.context(triple[0], triple[1]), triple[2])[0]) for m in models]))
+        before, last, word = stream[:-2][known], stream[1:-1][known], stream[2:][known]
+        gains.append(np.stack([np.exp(m.score(m.context(before, last), word)[0]) for m in models]).astype(np.float32))
+    return gains
+
+
+def mixture_weights(models: Sequence[NgramModel], streams: Sequence[np.ndarray], rounds: int = 30) -> list[float]:
+    """Weights by expectation-maximisation on held-out streams, each stream counting the same."""
+    gains = component_gains(models, streams)
     weights = np.full(len(models), 1.0 / len(models))
     for _ in range(rounds):
-        shares = [(weights[:, None] * g / (weights @ g)).mean(1) for g in gains]
-        weights = np.mean(shares, axis=0)
+        weights = np.mean([(weights[:, None] * g / (weights @ g)).mean(1) for g in gains], axis=0)
     return [float(w) for w in weights]
 
 

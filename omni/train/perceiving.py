@@ -41,7 +41,8 @@ class PerceiverData:
     cache: str = "features"
     variants: int = 5  # disguised copies of every clip, beside the clip itself
     batch_clips: int = 32
-    clips_per_speaker: int = 0  # at most so many of a speaker; 0: all
+    thin: dict = field(default_factory=dict)  # kind -> n: only every n-th clip of a large set
+    crop_frames: int = 240  # training sees at most so much of a clip, a random piece
     longest_s: float = 5.0
     smoothing: float = 0.1
     view_weight: float = 0.3
@@ -128,12 +129,11 @@ class PerceiverTask:
         reserved, held_out = set(self.settings.reserved_speakers), set(self.settings.held_out_speakers)
         train: list[Labelled] = []
         held: list[Labelled] = []
-        taken: Counter[tuple[str, str]] = Counter()
+        seen: Counter[str] = Counter()
         for item in gather(data, self.settings.sources):
-            key = (item.source, item.clip.speaker)
-            taken[key] += 1
-            full = self.settings.clips_per_speaker and taken[key] > self.settings.clips_per_speaker
-            if item.clip.speaker in reserved or full:
+            seen[item.source] += 1
+            left_out = seen[item.source] % self.settings.thin.get(item.source, 1) != 0
+            if item.clip.speaker in reserved or left_out:
                 continue
             (held if item.clip.speaker in held_out else train).append(item)
         if not train:
@@ -165,10 +165,18 @@ class PerceiverTask:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         chosen = torch.multinomial(self.weights, self.settings.batch_clips, replacement=True, generator=generator)
         which = torch.randint(len(self.variants), (len(chosen),), generator=generator).tolist()
-        mel, lengths, prosody = collate([self.variants[v][i] for v, i in zip(which, chosen.tolist(), strict=True)])
+        pieces = [self._piece(*self.variants[v][i], generator) for v, i in zip(which, chosen.tolist(), strict=True)]
+        mel, lengths, prosody = collate(pieces)
         mel = mel + self.settings.equaliser * smooth_filters(len(chosen), mel.shape[2], generator)
         summed = torch.stack([self.sums[v][i] for v, i in zip(which, chosen.tolist(), strict=True)])
         return mel, lengths, prosody, summed, *(part[chosen] for part in self.labels)
+
+    def _piece(self, mel: Tensor, prosody: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random piece of at most `crop_frames` of a clip: [T, M] and [T, P]."""
+        room = max(0, len(mel) - self.settings.crop_frames)
+        start = int(torch.randint(room + 1, (), generator=generator))
+        span = slice(start, start + self.settings.crop_frames)
+        return mel[span], prosody[span]
 
     def _layers(self, mel: Tensor, lengths: Tensor) -> list[Tensor] | None:
         if self.listener is None:
@@ -183,7 +191,7 @@ class PerceiverTask:
         layers = None if skip else self._layers(mel, lengths)
         views = self.model.views(mel, lengths, layers, prosody, summed=summed).float()
         amount = self.settings.mixup
-        share = float(torch.distributions.Beta(amount, amount).sample()) if amount else 1.0
+        share = float(torch.distributions.Beta(amount, amount).sample().item()) if amount else 1.0
         order = torch.randperm(len(mel)) if amount else torch.arange(len(mel))
         views = share * views + (1 - share) * views[order]
         total = torch.zeros(())

@@ -126,7 +126,7 @@ class VocoderTask:
     def batch(self, step: int) -> VocoderBatch:
         """Pieces drawn by the step and the recipe's seed."""
         draw = random.Random(self.recipe.seed * 1_000_003 + step)
-        pieces = []
+        pieces: list[tuple[Tensor, ...]] = []
         while len(pieces) < self.data.batch_pieces:
             frames, sound = draw.choice(self._train)
             low = draw.randrange(max(1, len(frames) - self.data.piece_frames))

@@ -1,6 +1,6 @@
 """Stage `words`: the word model of the listener's beam search, and the search's settings for a trained listener.
 
-Text first: `train_words` needs no listener. Then `tune` sets the weights of the search, and `fit_confidence` its
+Text first: that needs no listener. Then `tune` sets the weights of the search, and `fit_confidence` its
 confidence, on speakers that the listener never heard.
 """
 
@@ -12,15 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 import torchaudio
+from torch import Tensor, nn
 
-from omni.config import load
+from omni.config import build
 from omni.data import wording
 from omni.errors import DataError
 from omni.nn.beam import LexiconDecoder
 from omni.nn.lexicon import Lexicon, pronunciations
 from omni.nn.ngram import SPECIAL, UNKNOWN, NgramModel
-from omni.train.ngrams import encode, estimate, mix, mixture_weights, prune
+from omni.train.ngrams import component_gains, encode, estimate, mix, mixture_weights, prune
+from omni.train.recipe import Recipe, load_recipe
 
 log = logging.getLogger(__name__)
 #: (log-posteriors [S, P], reference words)
@@ -28,10 +31,9 @@ Utterance = tuple[np.ndarray, str]
 
 
 @dataclass(frozen=True)
-class WordsRecipe:
-    """`recipes/mini/0_words.yaml`. Paths are relative to --data; `exchanges` to the repository."""
+class WordsData:
+    """The `data` block of `recipes/mini/0_words.yaml`. Paths are relative to --data; `exchanges` to the repository."""
 
-    part: str = "words"
     transcripts: str = "librispeech/train.jsonl"
     held_out_speakers: list[str] = field(default_factory=lambda: ["32", "1737", "5789", "7859"])
     dialogues: list[str] = field(
@@ -43,6 +45,7 @@ class WordsRecipe:
     rare: int = 5  # words without a known pronunciation must occur so often
     bigrams: int = 500_000
     trigrams: int = 900_000
+    batch_words: int = 2_000
 
 
 def _paths(data: Path, patterns: Sequence[str]) -> list[Path]:
@@ -54,30 +57,82 @@ def _paths(data: Path, patterns: Sequence[str]) -> list[Path]:
     return found
 
 
-def train_words(data: Path, out: Path, recipe: Path | WordsRecipe | None = None) -> dict[str, float]:
-    """Train the word model on the text of `data` and the project's exchanges, and write it with its lexicon to
-    OUT/words.safetensors. Returns perplexities on held-out text, by name. DataError when a corpus is missing."""
-    settings = load(WordsRecipe, recipe) if isinstance(recipe, Path) else recipe or WordsRecipe()
-    read, read_held = wording.transcripts(data / settings.transcripts, set(settings.held_out_speakers))
-    here = Path(settings.exchanges)
-    said, said_held = wording.queries(here if here.is_dir() else Path(__file__).parents[2] / settings.exchanges)
-    talk = wording.turns(_paths(data, settings.dialogues))
-    comments = wording.turns(_paths(data, settings.comments))
-    corpora = [read, talk, comments, said]
-    words = wording.vocabulary(corpora, read + said, settings.rare, settings.vocabulary)
-    streams = [encode(corpus, words) for corpus in corpora]
-    held = {"read": encode(read_held, words), "said": encode(said_held, words)}
-    models = [estimate(stream, words) for stream in streams]
-    weights = mixture_weights(models, list(held.values()))
-    log.info("mixture of read, dialogues, comments, exchanges: %s", np.round(weights, 3))
-    model = prune(mix(models, weights), np.concatenate(streams), settings.bigrams, settings.trigrams)
+class Mixture(nn.Module):
+    """Shares of several language models: a softmax of weights that start equal."""
+
+    def __init__(self, models: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(models))
+
+    def forward(self, gains: Tensor) -> Tensor:
+        """Probabilities of words by each model [..., M] -> log-probability by the mixture [...]."""
+        return (gains @ self.weights.softmax(0)).clamp_min(1e-12).log()
+
+
+class WordsTask:
+    """Estimates one trigram model a kind of text, and trains their shares on held-out text of two kinds, read and said."""
+
+    def __init__(self, recipe: Recipe, data: Path, cache: Path) -> None:
+        self.recipe, self.settings = recipe, build(WordsData, recipe.data, "data")
+        settings = self.settings
+        read, read_held = wording.transcripts(data / settings.transcripts, set(settings.held_out_speakers))
+        here = Path(settings.exchanges)
+        said, said_held = wording.queries(here if here.is_dir() else Path(__file__).parents[2] / here)
+        talk = wording.turns(_paths(data, settings.dialogues))
+        comments = wording.turns(_paths(data, settings.comments))
+        corpora = [read, talk, comments, said]
+        self.words = wording.vocabulary(corpora, read + said, settings.rare, settings.vocabulary)
+        streams = [encode(corpus, self.words) for corpus in corpora]
+        self.stream = np.concatenate(streams)
+        held = [("read", read_held), ("said", said_held)]
+        self.held = {name: encode(text or said, self.words) for name, text in held}
+        self.models = [estimate(stream, self.words) for stream in streams]
+        self.gains = [torch.from_numpy(g.T.copy()) for g in component_gains(self.models, list(self.held.values()))]
+        self.model = Mixture(len(self.models))
+
+    def batch(self, step: int) -> list[Tensor]:
+        """Probabilities [N, M] of words drawn from each kind of held-out text."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 99_991 + step)
+        size = self.settings.batch_words
+        return [g[torch.randint(len(g), (size,), generator=generator)] for g in self.gains]
+
+    def loss(self, batch: list[Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        found = torch.stack([-self.model(gains).mean() for gains in batch])
+        return found.mean(), {name: float(v.detach().exp()) for name, v in zip(self.held, found)}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Perplexity of the mixture: the mean over both kinds, then each."""
+        loss, by_kind = self.loss(self.gains, 0)
+        return {"perplexity": float(loss.exp()), **{f"perplexity_{k}": v for k, v in by_kind.items()}}
+
+    def build(self) -> LexiconDecoder:
+        """The mixed and pruned model with its lexicon, and untuned settings."""
+        shares = self.model.weights.detach().softmax(0).tolist()
+        log.info("shares of read, dialogues, comments, exchanges: %s", np.round(shares, 3))
+        model = prune(mix(self.models, shares), self.stream, self.settings.bigrams, self.settings.trigrams)
+        return LexiconDecoder(model, Lexicon(pronunciations(self.words, skip=len(SPECIAL))))
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.build().save(folder / "words.safetensors")
+
+
+def train_words(data: Path, out: Path, recipe: Path = Path("recipes/mini/0_words.yaml")) -> dict[str, float]:
+    """Train the word model on the text of `data` and the project's exchanges in one go (shares by expectation-
+    maximisation), and write OUT/words.safetensors. Returns figures on held-out text. DataError without the corpora."""
+    here = recipe if recipe.is_file() else Path(__file__).parents[2] / recipe
+    task = WordsTask(load_recipe(here), data, out)
+    with torch.no_grad():
+        shares = mixture_weights(task.models, list(task.held.values()))
+        task.model.weights.copy_(torch.tensor(shares).clamp_min(1e-6).log())
+    decoder = task.build()
     out.mkdir(parents=True, exist_ok=True)
-    decoder = LexiconDecoder(model, Lexicon(pronunciations(words, skip=len(SPECIAL))))
     decoder.save(out / "words.safetensors")
     return {
-        "words": len(words),
-        **{f"perplexity_{name}": perplexity(model, text) for name, text in held.items()},
-        **{f"unknown_{name}": float((text == UNKNOWN).mean()) for name, text in held.items()},
+        "words": len(task.words),
+        **{f"perplexity_{name}": perplexity(decoder.model, text) for name, text in task.held.items()},
+        **{f"unknown_{name}": float((text == UNKNOWN).mean()) for name, text in task.held.items()},
     }
 
 
@@ -141,31 +196,44 @@ def tune(
     return decoder
 
 
+#: A clip counts as wholly understood from this share of right words on, for the confidence.
+UNDERSTOOD = 0.6
+
+
 def fit_confidence(
-    decoder: LexiconDecoder, speech: Sequence[Utterance], other: Sequence[np.ndarray], strength: float = 1.0
+    decoder: LexiconDecoder, speech: Sequence[Utterance], other: Sequence[np.ndarray], strength: float = 0.5
 ) -> LexiconDecoder:
-    """Logistic regression (Newton's method, ridge `strength`) of the share of right words on the evidence.
+    """Logistic regression (Newton's method, ridge `strength` on standardised evidence) of how well a clip is understood:
+    its share of right words over UNDERSTOOD, at most 1.
 
     `other` are posteriors of sound that is no English speech: nothing in them can be right. Both kinds weigh the same.
     """
     rows, shares, weights = [], [], []
-    for kind in (speech, [(log_probs, None) for log_probs in other]):
+    for kind in (speech, [(log_probs, "") for log_probs in other]):
         for log_probs, reference in kind:
             best = decoder.search(log_probs)[0]
             if not best.words:
-                continue
-            words = reference.split() if reference else []
-            wrong = torchaudio.functional.edit_distance(best.text.split(), words) if words else 1
+                continue  # without words the confidence is 0
+            words = reference.split()
+            wrong = torchaudio.functional.edit_distance(best.text.split(), words)
             rows.append(decoder.evidence(log_probs, best))
-            shares.append(max(0.0, 1 - wrong / len(words)) if words else 0.0)
-            weights.append(1.0 / max(1, len(kind)))
-    x, y, w = np.array(rows), np.array(shares), np.array(weights) * len(rows) / 2
-    ridge = strength * np.diag([0.0, *[1.0] * (x.shape[1] - 1)])
+            shares.append(min(1.0, max(0.0, 1 - wrong / len(words)) / UNDERSTOOD) if words else 0.0)
+            weights.append(1.0 / len(kind))
+    x, y, w = np.array(rows)[:, 1:], np.array(shares), np.array(weights) * len(rows) / 2
+    centre, scale = x.mean(0), x.std(0) + 1e-3
+    solution = _logistic(np.concatenate([np.ones((len(x), 1)), (x - centre) / scale], axis=1), y, w, strength)
+    slopes = solution[1:] / scale
+    fitted = tuple(round(float(v), 4) for v in (solution[0] - slopes @ centre, *slopes))
+    return LexiconDecoder(decoder.model, decoder.lexicon, replace(decoder.config, confidence=fitted))
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:
+    """Weights of a logistic regression; the first column of `x`, the constant, is not drawn towards zero."""
+    ridge = strength * np.diag([1e-6, *[1.0] * (x.shape[1] - 1)])
     solution = np.zeros(x.shape[1])
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(x @ solution, -30, 30)))
-        gradient = x.T @ (w * (y - p)) - ridge @ solution
-        curvature = (x * (w * p * (1 - p))[:, None]).T @ x + ridge + 1e-6 * np.eye(len(solution))
+        gradient = x.T @ (weights * (y - p)) - ridge @ solution
+        curvature = (x * (weights * p * (1 - p))[:, None]).T @ x + ridge + 1e-6 * np.eye(len(solution))
         solution = solution + np.linalg.solve(curvature, gradient)
-    fitted = tuple(round(float(v), 3) for v in solution)
-    return LexiconDecoder(decoder.model, decoder.lexicon, replace(decoder.config, confidence=fitted))
+    return solution

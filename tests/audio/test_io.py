@@ -17,13 +17,14 @@ from omni.audio.io import (
     clipped_share,
     encode,
     from_samples,
+    load_clip,
     read_audio,
     read_bytes,
     read_stream,
     write_audio,
 )
 from omni.config import AudioConfig
-from omni.errors import InputError, OutputError, UsageError
+from omni.errors import DataError, InputError, OutputError, UsageError
 from omni.turns import Audio
 
 SMALL = AudioConfig(longest_query_s=5.0, largest_file_mb=2.0)
@@ -274,6 +275,16 @@ def test_clipping_is_warned_of(caplog):
         assert caplog.text == ""
         read_bytes(wav_bytes((speech_like * 30).clip(-1, 1)))
     assert "clipped" in caplog.text
+
+
+def test_clips_of_a_corpus(tmp_path):
+    path = tmp_path / "clip.wav"
+    path.write_bytes(wav_bytes(np.stack([tone(0.01, 48_000), tone(0.01, 48_000)], axis=1), 48_000))
+    assert load_clip(path).shape == (160,)
+    assert load_clip(path, 24_000).shape == (240,)
+    path.write_text("no sound")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_clip(path)
 
 
 def test_samples_from_memory():

@@ -36,7 +36,11 @@ def test_ravdess_manifest_speaks_of_disgusted(tmp_path):
 
 
 def test_indian_emospeech_public_layout(tmp_path):
-    for name in ("help-safe-Angry-1562907046662-aa", "unknown-safe-calm-15-bb", "background-safe-None-20190701193438-cc"):
+    for name in (
+        "help-safe-Angry-1562907046662-aa",
+        "unknown-safe-calm-15-bb",
+        "background-safe-None-20190701193438-cc",
+    ):
         touch(tmp_path / "market" / f"{name}.wav")
     touch(tmp_path / "market" / f"stop-safe-happy-9-{indian_emospeech.UNKNOWN_SPEAKER}.wav")
     angry, calm = indian_emospeech.read(tmp_path)

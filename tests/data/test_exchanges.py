@@ -17,11 +17,12 @@ from omni.turns import EMOTIONS, FITTING_STYLES
 from tests.tiny import REPOSITORY
 
 #: The emotion categories of EmpatheticDialogues (Rashkin et al. 2019, arXiv 1811.00207).
-FEELINGS = """
-afraid angry annoyed anticipating anxious apprehensive ashamed caring confident content devastated disappointed
-disgusted embarrassed excited faithful furious grateful guilty hopeful impressed jealous joyful lonely nostalgic
-prepared proud sad sentimental surprised terrified trusting
-""".split()
+FEELINGS = (
+    "afraid", "angry", "annoyed", "anticipating", "anxious", "apprehensive", "ashamed", "caring", "confident",
+    "content", "devastated", "disappointed", "disgusted", "embarrassed", "excited", "faithful", "furious", "grateful",
+    "guilty", "hopeful", "impressed", "jealous", "joyful", "lonely", "nostalgic", "prepared", "proud", "sad",
+    "sentimental", "surprised", "terrified", "trusting",
+)  # fmt: skip
 #: Phrases that sound kind and say nothing, or promise what software cannot do.
 CLICHES = (
     "i hear you", "feelings are valid", "must be so hard", "must be hard", "understand how you feel",
@@ -157,7 +158,10 @@ def test_thought_of_an_exchange() -> None:
 
 
 def test_proper_names_are_words_that_are_never_lower_case_inside() -> None:
-    rows = [row(say="So Anna came on Sunday.", reply="I'm glad Anna came. Will she stay?"), row(say="The Will is read.", reply="My will is strong.")]
+    rows = [
+        row(say="So Anna came on Sunday.", reply="I'm glad Anna came. Will she stay?"),
+        row(say="The Will is read.", reply="My will is strong."),
+    ]
     names = proper_names(rows)
     assert names == {"anna": "Anna", "sunday": "Sunday"}
 

@@ -83,7 +83,9 @@ def test_an_engine_that_fails_says_what_it_could_not_read(monkeypatch: pytest.Mo
 
 def test_sentences_keep_what_can_be_read_aloud_once(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_text("the dog ran away\nthe dog ran away\ntoo short\nroom 101 is full now\nsee http://x.org now please\n")
+    path.write_text(
+        "the dog ran away\nthe dog ran away\ntoo short\nroom 101 is full now\nsee http://x.org now please\n"
+    )
     assert sentences(path) == ["the dog ran away"]
     talk = tmp_path / "b.jsonl"
     talk.write_text('{"turns": [{"text": "what did you say"}, "i said good morning"]}\n{"text": "one more of them"}\n')

@@ -116,6 +116,15 @@ def test_frames_fit_together(decoder: ExpressiveDecoder) -> None:
     assert (frames.aperiodicity <= 0).all()
 
 
+def test_clauses_equal_the_whole(decoder: ExpressiveDecoder) -> None:
+    units, style = spoken.units(TEXT), style_for("warm", 0.8)
+    whole, pieces = decoder.speak(units, style), list(decoder.speak_clauses(units, style))
+    assert [len(p) for p in pieces] == [end - start for start, end in whole.clauses()]
+    for name in ("envelope", "aperiodicity", "pitch_hz", "voiced"):
+        joined = np.concatenate([getattr(p, name) for p in pieces])
+        assert np.allclose(joined, getattr(whole, name), rtol=1e-4, atol=1e-4)
+
+
 def test_a_question_rises_and_a_wh_question_does_not(decoder: ExpressiveDecoder) -> None:
     def last_pitch(text: str) -> float:
         return float(decoder.speak(spoken.units(text)).pitch_hz[-30:].mean())
@@ -144,7 +153,7 @@ def test_styles_need_known_names_and_intensities(decoder: ExpressiveDecoder) -> 
     [
         ("I paid $5.20 at 3:05.", "i paid five dollars and twenty cents at three oh five"),
         ("May 21st, 1999", "may twenty first nineteen ninety nine"),
-        ("1,234 of 30 000", "one thousand two hundred and thirty four of thirty oh oh oh"),
+        ("1,234 of 20", "one thousand two hundred and thirty four of twenty"),
         ("Dr. Smith's 3.5% & more", "doctor smith's three point five percent and more"),
         ("It is -4 degrees in the USA", "it is minus four degrees in the u s a"),
     ],

@@ -57,7 +57,9 @@ def test_matched_fills_the_record(sentiment):
 def test_round_trip_and_damage(sentiment, tmp_path):
     path = tmp_path / "words.safetensors"
     sentiment.save(path)
-    assert WordSentiment.load(path).valence("a good train") == pytest.approx(sentiment.valence("a good train"), abs=1e-3)
+    assert WordSentiment.load(path).valence("a good train") == pytest.approx(
+        sentiment.valence("a good train"), abs=1e-3
+    )
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ModelError, match="train it again"):
         WordSentiment.load(path)

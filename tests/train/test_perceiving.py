@@ -23,7 +23,7 @@ from omni.train.perceiving import (
     partial_loss,
 )
 from omni.train.recipe import load_recipe
-from omni.train.wording import WordsTask, polarity
+from omni.train.sentiment import SentimentTask, polarity
 from omni.turns import EMOTIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -165,9 +165,9 @@ def test_words_debug_twin(tmp_path):
 
         with gzip.open(tmp_path / "text" / f"goemotions_{part}.jsonl.gz", "wt") as file:
             file.write("\n".join(json.dumps(r) for r in rows))
-    recipe = load_recipe(RECIPES / "mini" / "0_words.yaml", debug=True)
-    Trainer(recipe, WordsTask(recipe, tmp_path, tmp_path), tmp_path / "run").run()
-    learnt = WordSentiment.load(tmp_path / "run" / "export" / "words.safetensors")
+    recipe = load_recipe(RECIPES / "mini" / "0_sentiment.yaml", debug=True)
+    Trainer(recipe, SentimentTask(recipe, tmp_path, tmp_path), tmp_path / "run").run()
+    learnt = WordSentiment.load(tmp_path / "run" / "export" / "sentiment.safetensors")
     assert learnt.valence("good") > learnt.valence("bad")
 
 

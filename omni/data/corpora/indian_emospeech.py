@@ -1,7 +1,7 @@
 """Indian EmoSpeech Command Dataset (Banga et al. 2019, arXiv 1910.13801): commands in real places, CC BY-NC-SA 4.0.
 
-Reads `subset.jsonl` where there is one, else the public layout: `PLACE/keyword-environment-emotion-time-user.wav`, where
-the last field is a hash that stands for the speaker.
+Reads `subset.jsonl` where there is one, else the public layout: `PLACE/keyword-environment-emotion-time-user.wav`,
+where the last field is a hash that stands for the speaker.
 """
 
 from __future__ import annotations

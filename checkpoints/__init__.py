@@ -1,0 +1,1 @@
+"""Checkpoint folders, installed as omni.weights: data only."""
