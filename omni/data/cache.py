@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 from tqdm import tqdm
 
 from omni.audio.features import log_mel
@@ -42,12 +41,7 @@ class FeatureCache:
 
         def features(item: tuple[int, Clip]) -> np.ndarray:
             index, clip = item
-            samples, rate_hz = soundfile.read(clip.audio, dtype="float32")
-            if samples.ndim > 1:
-                samples = samples.mean(1)
-            if rate_hz != AudioConfig().sample_rate_hz:
-                sound = torch.from_numpy(np.ascontiguousarray(samples))
-                samples = torchaudio.functional.resample(sound, rate_hz, AudioConfig().sample_rate_hz).numpy()
+            samples = load_clip(clip.audio)
             if variant is not None:
                 samples = variant(samples, index)
             return (
