@@ -17,7 +17,6 @@ from omni.models.speech_llm import SpeechLLM
 from omni.models.vocoder import Vocoder, make_vocoder
 from omni.models.words import WordSentiment
 from omni.nn.beam import LexiconDecoder
-from omni.nn.ngram import NgramModel
 from omni.nn.sampling import Blocker
 from omni.text import Vocabulary
 
@@ -42,7 +41,7 @@ def hearing_parts(checkpoint: Checkpoint) -> tuple[Listener, EmotionPerceiver, W
     config = checkpoint.config
     encoder = SpeechEncoder(config.listener, config.audio)
     load_weights(encoder, checkpoint.weights("listener.safetensors"), "listener.safetensors")
-    decoder = LexiconDecoder(NgramModel.load(checkpoint.path("words.safetensors")))
+    decoder = LexiconDecoder.load(checkpoint.path("words.safetensors"))
     perceiver = EmotionPerceiver(config.perceiver, config.audio)
     load_weights(perceiver, checkpoint.weights("perceiver.safetensors"), "perceiver.safetensors")
     sentiment = WordSentiment.load(checkpoint.path("sentiment.safetensors"))

@@ -47,7 +47,8 @@ def _measured(results: Path | None) -> list[str]:
     rows: list[str] = []
     for path in sorted(results.glob("*.json")) if results and results.is_dir() else []:
         for row in json.loads(path.read_text(encoding="utf-8")).get("rows", []):
-            rows.append(f"| {row['what']} | {row['value']} | {row.get('beside', '')} | {row.get('floor', '')} | {row.get('aim', '')} |")
+            cells = (row["what"], row["value"], row.get("beside", ""), row.get("floor", ""), row.get("aim", ""))
+            rows.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     if not rows:
         return ["See `docs/results.md`."]
     return ["| what | measured | beside | floor | aim |", "|---|---|---|---|---|", *rows]

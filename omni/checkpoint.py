@@ -104,7 +104,8 @@ def load_weights(module: Any, weights: dict[str, Tensor], name: str, optional: t
     try:
         missing, unexpected = module.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise ModelError(f"{name} does not fit the configuration: {error}") from error
+        first = str(error).splitlines()[1:2] or [str(error)]  # the rest says the same of every other tensor
+        raise ModelError(f"{name} does not fit the configuration: {first[0].strip()}") from error
     missing = [m for m in missing if not m.endswith(optional)] if optional else missing
     if missing or unexpected:
         raise ModelError(f"{name} does not fit the configuration: missing {missing[:3]}, unexpected {unexpected[:3]}")

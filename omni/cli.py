@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.action(options)
     except OmniError as error:
-        print(f"omni: {error}", file=sys.stderr)
+        print(f"omni: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,7 +39,7 @@ FILES: tuple[PartFile, ...] = (
     PartFile("listener", "listener.safetensors", "recipes/mini/0_listener.yaml", _READ, CC_BY),
     PartFile("words", "words.safetensors", "recipes/mini/0_words.yaml", f"{_TALK}, LibriSpeech transcripts", CC_BY),
     PartFile("perceiver", "perceiver.safetensors", "recipes/mini/0_perceiver.yaml", _FELT, CC_BY_NC_SA),
-    PartFile("perceiver", "sentiment.safetensors", "recipes/mini/0_perceiver.yaml", "GoEmotions (CC BY 4.0)", CC_BY),
+    PartFile("sentiment", "sentiment.safetensors", "recipes/mini/0_sentiment.yaml", "GoEmotions (CC BY 4.0)", CC_BY),
     PartFile("express", "language_model.safetensors", "recipes/mini/2_express.yaml", _TALK, CC_BY),
     PartFile("express", "tokenizer.json", "recipes/mini/0_language_model.yaml", _TALK, CC_BY),
     PartFile("express", "names.json", "recipes/mini/0_language_model.yaml", _TALK, CC_BY),

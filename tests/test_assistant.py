@@ -149,7 +149,7 @@ def test_earlier_turns_are_read_and_only_as_many_as_fit(
     ids, sound = responder._history(conversation)
     assert len(sound) == assistant.config.llm.history_turns
     assert ids.count(responder.vocabulary.ids["<|sound|>"]) == len(sound)
-    wordy = turn_of(assistant, perceived("sad"), Heard("train " * 150, 0.9))
+    wordy = turn_of(assistant, perceived("sad"), Heard("train " * 300, 0.9))
     ids, sound = responder._history(Conversation((turn, wordy, turn)))
     assert len(ids) <= assistant.config.llm.context_tokens // 2
     assert len(sound) == 1  # not the wordy one, and nothing before it

@@ -57,4 +57,3 @@ def test_no_recordings_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "EXAMPLES", tmp_path)
     with pytest.raises(DataError, match="name some"):
         bench.example_queries()
-    assert {s for s in (bench.LATENCY_AIM_MS, bench.FACTOR_AIM)} == {200.0, 0.1}

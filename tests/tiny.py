@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from omni.audio.world import DB_PER_UNIT
 from omni.config import DecoderConfig, ListenerConfig, LlmConfig, OmniConfig, PerceiverConfig, dump
 from omni.models.adapter import EmotionAdapter, SpeechAdapter
 from omni.models.decoder import ExpressiveDecoder
@@ -20,7 +22,7 @@ from omni.models.encoder import SpeechEncoder
 from omni.models.perceiver import EmotionPerceiver
 from omni.models.speech_llm import SpeechLLM
 from omni.models.words import WordSentiment
-from omni.nn.beam import SearchConfig
+from omni.nn.beam import LexiconDecoder
 from omni.nn.lexicon import Lexicon, pronunciations
 from omni.nn.ngram import SPECIAL
 from omni.nn.sampling import Blocker
@@ -63,8 +65,16 @@ def _write_words(path: Path) -> None:
     sentences = [normalise(t).split() for t in TEXTS]
     words = [*SPECIAL, *sorted({w for s in sentences for w in s})]
     model = estimate(encode(sentences, words), words)
-    model.save(path, Lexicon(pronunciations(words, len(SPECIAL))).tensors())
-    path.with_suffix(".yaml").write_text(dump(SearchConfig()), encoding="utf-8")
+    LexiconDecoder(model, Lexicon(pronunciations(words, len(SPECIAL)))).save(path)
+
+
+def _voice(config: OmniConfig) -> ExpressiveDecoder:
+    """A decoder whose units last about 60 ms, at a level that does not clip."""
+    decoder = ExpressiveDecoder(config.decoder)
+    with torch.no_grad():
+        decoder.prosody_head.bias[0] = math.log(6.0)
+        decoder.get_buffer("envelope_mean")[0] = -60.0 / DB_PER_UNIT
+    return decoder
 
 
 def write_runs(runs: Path, seed: int = 0) -> OmniConfig:
@@ -85,11 +95,10 @@ def write_runs(runs: Path, seed: int = 0) -> OmniConfig:
         "language_model.safetensors": lambda p: _half(SpeechLLM(config.llm, vocabulary), p, "lm_head.weight"),
         "tokenizer.json": lambda p: vocabulary.save(p.parent),
         "names.json": lambda p: None,  # written with the tokenizer
-        "words.yaml": lambda p: None,  # written with the words
         "spoken_before.safetensors": lambda p: save_file({"hashes": hashes}, p, metadata={"size": "6"}),
         "speech_adapter.safetensors": lambda p: _half(SpeechAdapter(config.listener.width, config.llm.width), p),
         "emotion_adapter.safetensors": lambda p: _half(EmotionAdapter(config.perceiver.vector, config.llm.width), p),
-        "voice.safetensors": lambda p: _half(ExpressiveDecoder(config.decoder), p),
+        "voice.safetensors": lambda p: _half(_voice(config), p),
     }
     for part in FILES:
         folder = runs / part.run / "export"

@@ -1,4 +1,4 @@
-"""Which query does a reply belong to? Latent semantic analysis (Deerwester et al. 1990) that never saw a reply of ours.
+"""Which query does a reply belong to? Words and latent semantic analysis (Deerwester et al. 1990), from other texts.
 
 Fitted on the self-dialogue corpus: a document is a few turns of a dialogue, so that words which meet in talk are near
 each other. Only evaluation uses it.
@@ -20,12 +20,18 @@ from omni.phones import normalise
 
 log = logging.getLogger(__name__)
 CHOICES = 10  # the true query and nine others
+LATENT_WEIGHT = 0.2
 
 
 class Matcher:
-    """TF-IDF and a truncated SVD; texts are compared by the cosine of their projections."""
+    """Nearness of two texts: cosine of their TF-IDF words plus a little of the cosine in the latent space.
 
-    def __init__(self, components: int = 300, minimum_documents: int = 3, seed: int = 0) -> None:
+    Latent space alone finds the right one of ten for only 42 % of the corpus's own training replies, words and latent
+    space together for 77 % (1,000 drawn from the training exchanges, which chose the weight): a matcher must do well on
+    what people wrote before it may judge a model.
+    """
+
+    def __init__(self, components: int = 300, minimum_documents: int = 2, seed: int = 0) -> None:
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -36,7 +42,7 @@ class Matcher:
             min_df=minimum_documents,
             sublinear_tf=True,
         )
-        self.reduce = TruncatedSVD(components, n_iter=3, random_state=seed)
+        self.reduce = TruncatedSVD(components, n_iter=2, random_state=seed)
 
     def fit(self, documents: Sequence[str]) -> Matcher:
         """Learn the space. DataError if there are too few words."""
@@ -51,25 +57,28 @@ class Matcher:
         self.reduce.fit(counts)
         return self
 
-    def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors float [texts, components]; zeros for a text without a known word."""
-        found = self.reduce.transform(self.weigh.transform(texts))
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+    def scores(self, reply: str, choices: Sequence[str], latent_weight: float | None = LATENT_WEIGHT) -> np.ndarray:
+        """Nearness of a reply to each choice: [choices]. `latent_weight` None leaves the words themselves out."""
+        words = self.weigh.transform([reply, *choices])  # rows of length one, or empty
+        latent = self.reduce.transform(words)
+        latent /= np.maximum(np.linalg.norm(latent, axis=1, keepdims=True), 1e-9)
+        near = latent[1:] @ latent[0]
+        if latent_weight is None:
+            return near
+        return np.asarray((words[1:] @ words[0].T).todense()).ravel() + latent_weight * near
 
-    def finds(self, replies: Sequence[str], choices: Sequence[Sequence[str]]) -> list[bool]:
+    def finds(
+        self,
+        replies: Sequence[str],
+        choices: Sequence[Sequence[str]],
+        latent_weight: float | None = LATENT_WEIGHT,
+    ) -> list[bool]:
         """Whether each reply is nearer to the first of its choices than to any other; a tie is a miss."""
-        options = [text for texts in choices for text in texts]
-        rows = self.vectors([*replies, *options])
-        ours, theirs = rows[: len(replies)], rows[len(replies) :]
-        hits, start = [], 0
-        for reply, texts in zip(ours, choices, strict=True):
-            scores = theirs[start : start + len(texts)] @ reply
-            hits.append(bool(scores[0] > scores[1:].max() + 1e-9))
-            start += len(texts)
-        return hits
+        found = [self.scores(r, texts, latent_weight) for r, texts in zip(replies, choices, strict=True)]
+        return [bool(s[0] > s[1:].max() + 1e-9) for s in found]
 
 
-def self_dialogue_documents(path: Path, turns: int = 4) -> list[str]:
+def self_dialogue_documents(path: Path, turns: int = 10) -> list[str]:
     """Pieces of `turns` consecutive turns of every dialogue of the corpus."""
     documents: list[str] = []
     for row in lines(path):

@@ -110,12 +110,13 @@ def _matching(result: Result, matcher: Matcher, spoken: Sequence[Spoken], choice
         "as heard": [s.reply.text for s in spoken],
         "words given": [s.given.text for s in spoken],
         "words and tone given": [s.told.text for s in spoken],
-        "the corpus's own replies": [s.exchange.reply for s in spoken],
+        "written replies": [s.exchange.reply for s in spoken],
     }
-    shares = {}
+    shares, latent = {}, {}
     for name, replied in texts.items():
         hits = matcher.finds(replied, choices)
         shares[name] = (float(np.mean(hits)), _interval(hits))
+        latent[name] = float(np.mean(matcher.finds(replied, choices, None)))
     value, interval = shares["as heard"]
     beside = "; ".join(f"{n} {percent(shares[n][0])}" for n in list(shares)[1:])
     result.rows.append(
@@ -129,13 +130,19 @@ def _matching(result: Result, matcher: Matcher, spoken: Sequence[Spoken], choice
             value >= AIM,
         )
     )
-    rows = [(n, percent(share), between(span)) for n, (share, span) in shares.items()]
+    rows = [(n, percent(share), between(span), percent(latent[n])) for n, (share, span) in shares.items()]
     for voice in dict.fromkeys(s.voice for s in spoken):
         places = [i for i, s in enumerate(spoken) if s.voice == voice]
-        hits = matcher.finds([spoken[i].reply.text for i in places], [choices[i] for i in places])
-        rows.append((f"as heard, spoken by festival {voice}", percent(float(np.mean(hits))), between(_interval(hits))))
-    result.tables.append(Table("Right query found among ten", ("reply", "share", "95 %"), rows))
+        pairs = [spoken[i].reply.text for i in places], [choices[i] for i in places]
+        hits, deep = matcher.finds(*pairs), matcher.finds(*pairs, None)
+        name = f"as heard, spoken by festival {voice}"
+        rows.append((name, percent(float(np.mean(hits))), between(_interval(hits)), percent(float(np.mean(deep)))))
+    note = "The matcher compares TF-IDF words and, a little, their LSA projections; last column: projections alone."
+    result.tables.append(
+        Table("Right query found among ten", ("reply", "share", "95 %", "projections alone"), rows, note)
+    )
     result.numbers |= {f"found_{n.replace(' ', '_')}": share for n, (share, _) in shares.items()}
+    result.numbers |= {f"found_by_projections_{n.replace(' ', '_')}": share for n, share in latent.items()}
 
 
 def _words(result: Result, texts: Sequence[str], known: Sequence[str]) -> None:

@@ -31,6 +31,9 @@ from omni.spoken import FEATURES, Spoken
 from omni.turns import Style
 
 KNOTS = 3
+#: What the frame decoder may add to the contour, in deviations of the voice's log F0; more would be an error.
+LARGEST_FINE_PITCH = 0.35
+VOICING_FRAMES = 7  # voicing is decided over this stretch (35 ms): shorter gaps and islands are no speech sounds
 #: Recordings carry no marks, so '?' and '!' share the sound of a full stop; the contour of '?' is in `prosody`.
 _SAME_SOUND = {VOICE_ID["?"]: VOICE_ID["."], VOICE_ID["!"]: VOICE_ID["."]}
 
@@ -235,13 +238,21 @@ class ExpressiveDecoder(nn.Module):
         envelope[:, 0] += np.float32(plan.style.energy_db / DB_PER_UNIT)
         noise = (made.aperiodicity[0, cut] * self.noise_scale + self.noise_mean).clamp_max(0.0).numpy()
         last = first + len(envelope)
-        normalised = plan.contours.pitch[first:last] + made.pitch[0, cut].numpy()
+        fine = made.pitch[0, cut].clamp(-LARGEST_FINE_PITCH, LARGEST_FINE_PITCH).numpy()
+        normalised = plan.contours.pitch[first:last] + fine
         pitch = np.exp(normalised * float(self.pitch_scale) + float(self.pitch_mean))
         return Frames(
             envelope=envelope.astype(np.float32),
             aperiodicity=noise.astype(np.float32),
             pitch_hz=np.clip(pitch, 60.0, 600.0).astype(np.float32),
-            voiced=made.voicing[0, cut].numpy() > 0,
+            voiced=(_smooth(made.voicing)[0, cut] > 0).numpy(),
             frame_ms=self.config.frame_ms,
             clause_ends=tuple(end - first for end in plan.contours.clause_ends if first < end <= last),
         )
+
+
+def _smooth(voicing: Tensor) -> Tensor:
+    """Moving average of the voicing logits [B, T*R]."""
+    side = VOICING_FRAMES // 2
+    pooled = functional.avg_pool1d(voicing.clamp(-6, 6).unsqueeze(1), VOICING_FRAMES, 1, side, count_include_pad=False)
+    return pooled.squeeze(1)

@@ -89,7 +89,9 @@ def shape_prosody(
     bent = _bends(units, lengths, style)[:, None] * SEMITONE / pitch_scale
     centred, wanted = centred + bent, spread * pitch_gain * style.pitch_range
     off, now = _moments(centred, weights)
-    pitch = (centred - off) * (wanted / max(now, 1e-4)) + mean + np.log(style.pitch) / pitch_scale
+    # single syllables may not leave the voice's register: predictions far out are errors of tracking, learned by heart
+    moved = np.clip((centred - off) * (wanted / max(now, 1e-4)), -2.0 * wanted, 2.2 * wanted)
+    pitch = moved + mean + np.log(style.pitch) / pitch_scale
     energy = styled[:, 4] + (neutral[spoken, 4].mean() - styled[spoken, 4].mean())
     return UnitProsody(lengths, pitch + _question(units, lengths)[:, None] * SEMITONE / pitch_scale, energy, pause)
 

@@ -41,6 +41,13 @@ class Vocoder(Protocol):
         ...
 
 
+def limit(samples: np.ndarray, knee: float = 0.75) -> np.ndarray:
+    """Sound [N] whose peaks above `knee` are bent softly below 1, sample by sample (so that pieces equal the whole)."""
+    size = np.abs(samples)
+    bent = knee + (1.0 - knee) * np.tanh((size - knee) / (1.0 - knee))
+    return np.where(size > knee, np.sign(samples) * bent, samples).astype(np.float32)
+
+
 class WorldVocoder:
     """WORLD synthesis a clause at a time; each clause ends in its pause, so that the seams lie in silence."""
 
@@ -51,7 +58,7 @@ class WorldVocoder:
     def stream(self, frames: Frames) -> Iterator[np.ndarray]:
         """One piece a clause."""
         for start, end in frames.clauses():
-            yield np.clip(resynthesise(frames.cut(start, end)), -1.0, 1.0)
+            yield limit(resynthesise(frames.cut(start, end)))
 
 
 class NeuralVocoder(nn.Module):
@@ -151,7 +158,7 @@ class NeuralVocoder(nn.Module):
         tensors = (part.envelope, part.aperiodicity, part.pitch_hz, part.voiced.astype(np.float32))
         sources = (pulses[low * hop : high * hop], hiss[low * hop : high * hop])
         sound = self(*(torch.from_numpy(np.ascontiguousarray(t))[None].float() for t in (*tensors, *sources)))
-        return sound[0, (start - low) * hop : (end - low) * hop].clamp(-1.0, 1.0).numpy()
+        return limit(sound[0, (start - low) * hop : (end - low) * hop].numpy())
 
 
 class _Block(nn.Module):

@@ -289,7 +289,13 @@ class LexiconDecoder:
         free = (scores - self._discount()).max(axis=1).sum()
         pace = np.log((count + 0.5) * STATES_HZ / states)
         return np.array(
-            [1.0, (sound - free) / states, (scores.max(axis=1) * sounding).sum() / states, language / (count + 1), pace]
+            [
+                1.0,
+                min(0.0, sound - free) / states,
+                (scores.max(axis=1) * sounding).sum() / states,
+                language / (count + 1),
+                pace,
+            ]
         )
 
     def confidence(self, log_probs: np.ndarray | Tensor, best: Hypothesis) -> float:

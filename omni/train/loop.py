@@ -220,7 +220,8 @@ class Trainer:
         try:
             self.task.model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
         except RuntimeError as error:
-            raise ModelError(f"{path} is from another model; choose another --run folder. {error}") from error
+            first = (str(error).splitlines()[1:2] or [str(error)])[0].strip()
+            raise ModelError(f"{path} is from another model; choose another --run folder ({first})") from error
         for index, optimiser in enumerate(self.optimisers):
             plain: dict[str, Any] = optimiser.state_dict()
             state: dict[int, dict[str, Tensor]] = {}

@@ -173,9 +173,9 @@ class PerceiverTask:
 
     def _piece(self, mel: Tensor, prosody: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random piece of at most `crop_frames` of a clip: [T, M] and [T, P]."""
-        room = max(0, len(mel) - self.settings.crop_frames)
-        start = int(torch.randint(room + 1, (), generator=generator))
-        span = slice(start, start + self.settings.crop_frames)
+        longest = self.settings.crop_frames if self.config.use_trunk else 1  # functionals are of the whole clip
+        start = int(torch.randint(max(0, len(mel) - longest) + 1, (), generator=generator))
+        span = slice(start, start + longest)
         return mel[span], prosody[span]
 
     def _layers(self, mel: Tensor, lengths: Tensor) -> list[Tensor] | None:

@@ -13,7 +13,9 @@ from omni.train.recipe import Recipe
 #: part -> "module:class"; imported when used, so that a part's extra packages are needed by that part alone.
 STAGES: dict[str, str] = {
     "listener": "omni.train.listening:ListenerTask",
+    "words": "omni.train.wording:WordsTask",
     "perceiver": "omni.train.perceiving:PerceiverTask",
+    "sentiment": "omni.train.sentiment:SentimentTask",
     "language_model": "omni.train.speaking:LanguageModelTask",
     "listen_perceive": "omni.train.adapting:ListenPerceiveTask",
     "express": "omni.train.speaking:ExpressTask",

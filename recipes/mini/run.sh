@@ -14,6 +14,7 @@ train() { omni train "recipes/mini/$1.yaml" --run "$runs/$2"; }
 train 0_listener listener
 omni words "$runs/words/export"
 train 0_perceiver perceiver
+train 0_sentiment sentiment
 train 0_language_model language_model
 train 0_voice voice
 train 0_vocoder vocoder

@@ -34,7 +34,15 @@ def matcher() -> Matcher:
 def test_words_of_one_topic_find_each_other_without_sharing_any(matcher):
     choices = [["the puppy lost its leash", "the ticket for the rail carriage", "sugar and butter"]]
     assert matcher.finds(["that dog needs a vet"], choices) == [True]
+    assert matcher.finds(["that dog needs a vet"], choices, None) == [True]
     assert matcher.finds(["bake it in the oven"], choices) == [False]
+
+
+def test_a_word_in_common_counts_for_more_than_its_topic(matcher):
+    choices = ["the conductor on the train", "sugar"]
+    assert matcher.finds(["what did the conductor say"], [choices]) == [True]
+    near, far = matcher.scores("conductor", ["conductor", "ticket"])
+    assert near > far > matcher.scores("conductor", ["oven"])[0]
 
 
 def test_a_reply_that_says_nothing_finds_nothing(matcher):

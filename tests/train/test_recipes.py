@@ -130,7 +130,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         with gzip.open(folder / name, "wt", encoding="utf-8") as file:
             for start in range(40):
-                turns = [TEXTS[(start + k) % len(TEXTS)] for k in range(6)]
+                turns = [TEXTS[(start + k) % len(TEXTS)] for k in range(12)]
                 file.write(json.dumps({"turns": [{"text": t} for t in turns] if start % 2 else turns}) + "\n")
     return folder
 
