@@ -166,6 +166,12 @@ def _synth(options: argparse.Namespace) -> int:
 
 
 def _words(options: argparse.Namespace) -> int:
+    if options.tune:
+        from omni.train.search_tuning import tune_search
+
+        words = Path(options.out) / "words.safetensors"
+        print(tune_search(_data(options.data), Path(options.tune), words, words))
+        return 0
     from omni.train.wording import train_words
 
     print(train_words(_data(options.data), Path(options.out)))
@@ -231,6 +237,7 @@ def parser() -> argparse.ArgumentParser:
     words = command("words", _words, "train the listener's word language model", model=False)
     words.add_argument("out")
     words.add_argument("--data", help="data folder (default: OMNI_DATA)")
+    words.add_argument("--tune", metavar="LISTENER", help="tune OUT's search to this listener export instead")
     pack = command("pack", _pack, "collect trained parts into a checkpoint folder", model=False)
     pack.add_argument("runs")
     pack.add_argument("out")

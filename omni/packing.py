@@ -37,7 +37,13 @@ _READ = "mini LibriSpeech (CC BY 4.0), readings by flite and espeak-ng voices"
 _FELT = "RAVDESS and Indian EmoSpeech (CC BY-NC-SA 4.0), LibriSpeech (CC BY 4.0)"
 FILES: tuple[PartFile, ...] = (
     PartFile("listener", "listener.safetensors", "recipes/mini/0_listener.yaml", _READ, CC_BY),
-    PartFile("words", "words.safetensors", "recipes/mini/0_words.yaml", f"{_TALK}, LibriSpeech transcripts", CC_BY),
+    PartFile(
+        "words",
+        "words.safetensors",
+        "recipes/mini/0_words.yaml",
+        f"{_TALK}, GoEmotions (CC BY 4.0), LibriSpeech transcripts",
+        CC_BY,
+    ),
     PartFile("perceiver", "perceiver.safetensors", "recipes/mini/0_perceiver.yaml", _FELT, CC_BY_NC_SA),
     PartFile("sentiment", "sentiment.safetensors", "recipes/mini/0_sentiment.yaml", "GoEmotions (CC BY 4.0)", CC_BY),
     PartFile("express", "language_model.safetensors", "recipes/mini/2_express.yaml", _TALK, CC_BY),

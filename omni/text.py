@@ -135,7 +135,7 @@ class Vocabulary:
 
     def word_starts(self, ids: Sequence[int]) -> list[int]:
         """Places of the tokens that begin a word (not a mark), in order."""
-        pieces = [self.tokenizer.id_to_token(i) for i in ids]
+        pieces = [self.tokenizer.id_to_token(i) or "" for i in ids]
         return [n for n, piece in enumerate(pieces) if piece.startswith("\u2581") and piece.strip("\u2581.,?!'")]
 
     # -- the grammar ---------------------------------------------------------------------------------------------

@@ -392,7 +392,7 @@ def test_a_reader_that_goes_away_is_no_traceback(checkpoint: Path) -> None:
         "from omni.cli import main; raise SystemExit(main())",
         "info",
         "--model",
-        checkpoint,
+        str(checkpoint),
     ]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, check=False)
     os.close(write)

@@ -68,7 +68,8 @@ def write(path: Path, clips: Iterable[Clip]) -> None:
 
 def by_speaker(clips: Iterable[Clip], held_out: set[str]) -> tuple[list[Clip], list[Clip]]:
     """(others, those of `held_out` speakers); no speaker is in both."""
-    kept, held = [], []
+    kept: list[Clip] = []
+    held: list[Clip] = []
     for clip in clips:
         (held if clip.speaker in held_out else kept).append(clip)
     return kept, held

@@ -32,7 +32,7 @@ def make_llm(config: LlmConfig) -> Qwen2ForCausalLM:
             max_position_embeddings=config.context_tokens,
             tie_word_embeddings=True,
             attention_dropout=0.0,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
             pad_token_id=0,
             bos_token_id=None,
             eos_token_id=None,
@@ -68,7 +68,7 @@ class SpeechLLM(nn.Module):
 
     def label_embeddings(self, field: str) -> Tensor:
         """Embeddings [labels, D] of a field's tokens."""
-        return self.model.get_input_embeddings().weight[self.vocabulary.field_ids[field]]
+        return self.model.get_input_embeddings().weight[self.vocabulary.field_ids[field]]  # type: ignore[index]
 
     @torch.inference_mode()
     def prefill(self, ids: list[int], sound: Tensor | None = None, cache: DynamicCache | None = None) -> tuple:

@@ -39,7 +39,7 @@ class SearchConfig:
     skip_penalty: float = 1.0  # for a word that follows without the boundary unit
     prior_weight: float = 0.0  # share of the units' log-prior that is taken off
     prior: tuple[float, ...] = ()  # log-priors of the units [P]
-    beam: int = 120
+    beam: int = 250
     width: float = 12.0  # hypotheses worse than the best by more are dropped
     units: int = 12  # tried per state
     blank_skip: float = 0.9995  # states as sure as this to be blank add no unit

@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 class Task(Protocol):
     """What a stage brings to the loop."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
 
     def batch(self, step: int) -> Any:
         """Training batch number `step`: a function of the step and the recipe's seed alone."""
@@ -141,7 +143,8 @@ class Trainer:
         return Result(self.step, losses, figures)
 
     def _advance(self, bar: tqdm) -> float:
-        began, total, extra = time.monotonic(), 0.0, {}
+        began, total = time.monotonic(), 0.0
+        extra: dict[str, float] = {}
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         self.task.model.train()
         for part in range(self.recipe.accumulate):

@@ -239,7 +239,7 @@ class ExpressTask(LanguageModelTask):
         return (*self._collate(chosen), replay)
 
     def _logits(self, ids: Tensor, posteriors: Tensor) -> Tensor:
-        embeddings = self.model.model.get_input_embeddings()(ids)  # type: ignore[operator]
+        embeddings = self.model.model.get_input_embeddings()(ids)  # type: ignore[operator, union-attr]
         slots = ids == self.vocabulary.ids[SOUND]
         mixed = posteriors @ self.model.label_embeddings("emotion")  # type: ignore[operator]
         embeddings = embeddings.masked_scatter(slots[..., None], mixed[: int(slots.sum())].to(embeddings.dtype))

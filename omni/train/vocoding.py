@@ -113,7 +113,9 @@ class VocoderTask:
         vocoder.scale.copy_(torch.from_numpy(coded.std(axis=0) + 1e-2))
 
     def _pair(self, clip: Clip, cache: Path) -> tuple[world.Frames, np.ndarray] | None:
-        cepstrum = DecoderConfig().cepstrum if self.config.cepstrum == DecoderConfig().cepstrum else self.config.cepstrum
+        cepstrum = (
+            DecoderConfig().cepstrum if self.config.cepstrum == DecoderConfig().cepstrum else self.config.cepstrum
+        )
         try:
             recording = analyse_clip(clip, cache, cepstrum, self.data.aligner, quick_pitch=False)
         except DataError:
@@ -139,7 +141,9 @@ class VocoderTask:
         part = frames.cut(low, low + size)
         pulses, hiss = excitation(part)
         values = (part.envelope, part.aperiodicity, part.pitch_hz, part.voiced.astype(np.float32), pulses, hiss)
-        return tuple(torch.from_numpy(np.ascontiguousarray(v)) for v in (*values, sound[low * hop : (low + size) * hop]))
+        return tuple(
+            torch.from_numpy(np.ascontiguousarray(v)) for v in (*values, sound[low * hop : (low + size) * hop])
+        )
 
     def loss(self, batch: VocoderBatch, step: int) -> tuple[Tensor, dict[str, float]]:
         made = self._run(batch)
@@ -165,7 +169,9 @@ class VocoderTask:
         through = functional_call(critic, frozen, (false,))
         with torch.no_grad():
             wanted = critic(true)
-        match = torch.stack([functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]).mean()
+        match = torch.stack(
+            [functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]
+        ).mean()
         return judged, (through[-1].float() - 1).square().mean(), match
 
     @torch.no_grad()

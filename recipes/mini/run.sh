@@ -13,6 +13,7 @@ train() { omni train "recipes/mini/$1.yaml" --run "$runs/$2"; }
 # 0. Each part alone.
 train 0_listener listener
 omni words "$runs/words/export"
+omni words "$runs/words/export" --tune "$runs/listener/export"  # weights of the search, for this listener
 train 0_perceiver perceiver
 train 0_sentiment sentiment
 train 0_language_model language_model

@@ -159,8 +159,8 @@ def test_blocked_runs_are_never_completed(vocabulary: Vocabulary) -> None:
     size = 4
     blocker = Blocker(Blocker.learn(said, size), size)
     known = {tuple(s[i : i + size]) for s in said for i in range(len(s) - size + 1)}
-    for ids in spoken(blocker):
-        assert not {tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)} & known
+    for reply in spoken(blocker):
+        assert not {tuple(reply[i : i + size]) for i in range(len(reply) - size + 1)} & known
 
 
 def test_blocking_holds_beyond_the_likeliest_tokens(vocabulary: Vocabulary) -> None:
