@@ -33,6 +33,7 @@ from omni.turns import Style
 KNOTS = 3
 #: What the frame decoder may add to the contour, in deviations of the voice's log F0; more would be an error.
 LARGEST_FINE_PITCH = 0.35
+ENVELOPE_FRAMES = 3  # the adversary leaves a jitter from frame to frame, which this moving average takes away
 VOICING_FRAMES = 7  # voicing is decided over this stretch (35 ms): shorter gaps and islands are no speech sounds
 #: Recordings carry no marks, so '?' and '!' share the sound of a full stop; the contour of '?' is in `prosody`.
 _SAME_SOUND = {VOICE_ID["?"]: VOICE_ID["."], VOICE_ID["!"]: VOICE_ID["."]}
@@ -233,7 +234,7 @@ class ExpressiveDecoder(nn.Module):
         return self._finish(made, cut, plan, start * ratio)
 
     def _finish(self, made: Prediction, cut: slice, plan: _Plan, first: int) -> Frames:
-        widened = made.envelope[0, cut] * self.envelope_gain
+        widened = _smooth(made.envelope, ENVELOPE_FRAMES)[0, cut] * self.envelope_gain
         envelope = (widened * self.envelope_scale + self.envelope_mean).numpy()
         envelope[:, 0] += np.float32(plan.style.energy_db / DB_PER_UNIT)
         noise = (made.aperiodicity[0, cut] * self.noise_scale + self.noise_mean).clamp_max(0.0).numpy()
@@ -245,14 +246,14 @@ class ExpressiveDecoder(nn.Module):
             envelope=envelope.astype(np.float32),
             aperiodicity=noise.astype(np.float32),
             pitch_hz=np.clip(pitch, 60.0, 600.0).astype(np.float32),
-            voiced=(_smooth(made.voicing)[0, cut] > 0).numpy(),
+            voiced=(_smooth(made.voicing.clamp(-6, 6).unsqueeze(-1), VOICING_FRAMES)[0, cut, 0] > 0).numpy(),
             frame_ms=self.config.frame_ms,
             clause_ends=tuple(end - first for end in plan.contours.clause_ends if first < end <= last),
         )
 
 
-def _smooth(voicing: Tensor) -> Tensor:
-    """Moving average of the voicing logits [B, T*R]."""
-    side = VOICING_FRAMES // 2
-    pooled = functional.avg_pool1d(voicing.clamp(-6, 6).unsqueeze(1), VOICING_FRAMES, 1, side, count_include_pad=False)
-    return pooled.squeeze(1)
+def _smooth(values: Tensor, frames: int) -> Tensor:
+    """Moving average over time, [B, T, D] -> same; shorter at the ends."""
+    return functional.avg_pool1d(values.transpose(1, 2), frames, 1, frames // 2, count_include_pad=False).transpose(
+        1, 2
+    )

@@ -100,6 +100,8 @@ class PerceiverTask:
         self.model = EmotionPerceiver(self.config, AudioConfig())
         if self.settings.start:
             self.model.load_state_dict({k: v.float() for k, v in load_file(data / self.settings.start).items()})
+        if self.settings.temperature:
+            self.model.temperature.fill_(self.settings.temperature)
         self.listener = self._listener(data)
         noise = data / self.settings.noise if self.settings.noise else None
         self.train_items, self.held = self._split(data)
