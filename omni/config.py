@@ -69,7 +69,8 @@ class PerceiverConfig:
     blocks: int = 4
     kernel_frames: int = 7
     dropout: float = 0.3
-    members: int = 3  # small networks whose vectors are averaged; they share the heads
+    members: int = 4  # small networks whose vectors are averaged; they share the heads
+    mixes: int = 4  # learned weighted sums over the listener's layers, side by side
     listener_layers: int = 10
     listener_width: int = 192
     use_trunk: bool = True
@@ -90,10 +91,10 @@ class LlmConfig:
     context_tokens: int = 512
     history_turns: int = 4
     reply_tokens: int = 60
-    temperature: float = 0.7
+    temperature: float = 0.5
     top_p: float = 0.9
     candidates: int = 6
-    blocked_run_tokens: int = 6  # a run of this many tokens of a training reply is never said again
+    blocked_run_tokens: int = 8  # a run of this many tokens of a training reply is never said again
 
 
 @dataclass(frozen=True)

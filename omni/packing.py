@@ -80,7 +80,10 @@ def _commit() -> str:
 
 
 def _scores(run: Path) -> dict[str, Any]:
-    """The last validation figures of a run, from its metrics file."""
+    """The last validation figures of a run: `export/scores.json` where the task writes one, else its metrics file."""
+    own = run / "export" / "scores.json"
+    if own.exists():
+        return {f"valid_{k}": v for k, v in json.loads(own.read_text(encoding="utf-8")).get("scores", {}).items()}
     path = run / "metrics.jsonl"
     if not path.exists():
         return {}

@@ -14,19 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from torch import Tensor
 from tqdm import tqdm
 
+from omni.audio.features import log_mel
+from omni.audio.io import load_clip
 from omni.audio.prosody import CHANNELS
 from omni.config import AudioConfig
 from omni.data.corpora import indian_emospeech, ravdess
 from omni.data.manifest import Clip
 from omni.data.manifest import read as read_manifest
 from omni.errors import DataError
-from omni.models.perceiver import front_end
+from omni.models.emotion_views import layer_statistics
+from omni.models.encoder import SpeechEncoder
+from omni.models.perceiver import tracks
 from omni.turns import EMOTIONS
 
 #: Read speech is not acted: it is taken to be one of these two, either will do.
@@ -89,44 +92,59 @@ def disguise(samples: np.ndarray, seed: int, noise: Path | None) -> np.ndarray:
         return sound.numpy()
     level = float(sound.square().mean().sqrt()) + 1e-9
     if draw.random() < 0.4:
-        room = torch.from_numpy(soundfile.read(draw.choice(sorted((noise / "rir").glob("*.*"))), dtype="float32")[0])
+        room = torch.from_numpy(load_clip(draw.choice(sorted((noise / "rir").glob("*.*")))))
         room = room / room.square().sum().sqrt()
         sound = torchaudio.functional.fftconvolve(sound, room)[: len(sound)]
     if draw.random() < 0.3:
         hum = np.random.default_rng(seed).standard_normal(len(sound)).astype(np.float32)
     else:
-        hum = soundfile.read(draw.choice(sorted((noise / "noise").glob("*.*"))), dtype="float32")[0]
+        hum = load_clip(draw.choice(sorted((noise / "noise").glob("*.*"))))
         hum = np.resize(np.roll(hum, -draw.randrange(len(hum))), len(sound))
     gain = level / (float(np.sqrt(np.mean(hum**2))) + 1e-9) * 10 ** (-draw.uniform(3, 30) / 20)
     return (sound.numpy() + gain * hum).astype(np.float32)
 
 
 class EmotionFeatures:
-    """`front_end` of every clip in one half-precision file. `features[i]` is (mel [T, M], prosody [T, P])."""
+    """`front_end` of every clip in one half-precision file. `features[i]` is (mel [T, M], prosody [T, P]).
+
+    With a listener also `layered` [clips, L, 2 D], the statistics of its layers over the same span of the clip, heard
+    whole and at its own level, as it will be in use.
+    """
 
     def __init__(
-        self, clips: list[Clip], folder: Path, variant: int, noise: Path | None, longest_s: float, seed: int = 0
+        self, clips: list[Clip], folder: Path, variant: int, noise: Path | None, longest_s: float,
+        listener: SpeechEncoder | None = None,
     ) -> None:  # fmt: skip
         names = "\n".join(f"{c.id} {c.audio.name}" for c in clips)
-        digest = hashlib.sha256(f"{names} {longest_s} {seed} {noise is None}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{names} {longest_s} {noise is None} {_mark(listener)}".encode()).hexdigest()[:12]
         self.path = folder / f"voice-{variant}-{digest}.f16"
         self.width = AudioConfig().mels + len(CHANNELS)
         if not self.path.exists():
-            self._build(clips, variant, noise, longest_s, seed)
+            self._build(clips, variant, noise, longest_s, listener)
         self.offsets: list[int] = json.loads(self.path.with_suffix(".json").read_text())
         self.data = np.memmap(self.path, np.float16, "r").reshape(-1, self.width)
+        layered = self.path.with_suffix(".npy")
+        self.layered = torch.from_numpy(np.load(layered).astype(np.float32)) if layered.exists() else None
 
-    def _build(self, clips: list[Clip], variant: int, noise: Path | None, longest_s: float, seed: int) -> None:
+    def _build(
+        self, clips: list[Clip], variant: int, noise: Path | None, longest_s: float, listener: SpeechEncoder | None
+    ) -> None:  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
         offsets, partial = [0], self.path.with_suffix(".partial")
+        layered: list[np.ndarray] = []
         with partial.open("wb") as file:
             for index, clip in enumerate(tqdm(clips, desc=self.path.stem, unit="clip", mininterval=5)):
                 samples = load(clip, longest_s, index)
                 if variant:
-                    samples = disguise(samples, seed + 7919 * variant + 104_729 * index, noise)
-                joined = torch.cat(front_end(torch.from_numpy(samples)), dim=-1).half().numpy()
+                    samples = disguise(samples, 7919 * variant + 104_729 * index, noise)
+                mel, prosody, span = tracks(torch.from_numpy(samples))
+                joined = torch.cat([mel, prosody], dim=-1)[span].half().numpy()
                 file.write(joined.tobytes())
                 offsets.append(offsets[-1] + len(joined))
+                if listener is not None:
+                    layered.append(_layered(listener, torch.from_numpy(samples), span))
+        if layered:
+            np.save(self.path.with_suffix(".npy"), np.stack(layered))
         self.path.with_suffix(".json").write_text(json.dumps(offsets))
         os.replace(partial, self.path)
 
@@ -135,16 +153,26 @@ class EmotionFeatures:
         return rows[:, : -len(CHANNELS)], rows[:, -len(CHANNELS) :]
 
 
+def _mark(listener: SpeechEncoder | None) -> str:
+    """What tells the weights of one listener from another's."""
+    return "" if listener is None else f"{sum(float(p.double().abs().sum()) for p in listener.parameters()):.6f}"
+
+
+@torch.no_grad()
+def _layered(listener: SpeechEncoder, samples: Tensor, span: slice) -> np.ndarray:
+    """`layer_statistics` of one clip [N] within a span of frames, half precision [L, 2 D]."""
+    mel = log_mel(samples)[None]
+    layers = listener(mel, torch.tensor([mel.shape[1]])).layers
+    return layer_statistics(layers, torch.tensor([[span.start, span.stop]]))[0].half().numpy()
+
+
 def load(clip: Clip, longest_s: float, seed: int) -> np.ndarray:
     """Samples [N] of a clip at 16 kHz, mono; of a longer one a piece of `longest_s` whose place the seed decides."""
-    samples, rate = soundfile.read(clip.audio, dtype="float32", always_2d=True)
-    sound = torch.from_numpy(samples.mean(1))
-    wanted = AudioConfig().sample_rate_hz
-    if rate != wanted:
-        sound = torchaudio.functional.resample(sound, rate, wanted)
-    room = len(sound) - round(longest_s * wanted)
+    sound = load_clip(clip.audio)
+    wanted = round(longest_s * AudioConfig().sample_rate_hz)
+    room = len(sound) - wanted
     start = random.Random(seed).randrange(room) if room > 0 else 0
-    return sound[start : start + round(longest_s * wanted)].numpy()
+    return sound[start : start + wanted]
 
 
 def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

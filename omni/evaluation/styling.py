@@ -41,7 +41,7 @@ class Target:
         return change >= self.least if self.least > 0 else change <= self.least
 
     def text(self) -> str:
-        return f"{self.axis} {self.least:+.1f} dB" if self.axis == "level" else f"{self.axis} {100 * self.least:+.0f} %"
+        return f"{self.axis} {self.least:+.3g} dB" if self.axis == "level" else f"{self.axis} {100 * self.least:+.3g} %"
 
 
 #: Cheerful, comforting and serious are the project's requirements; the others ask for at least half of what the style

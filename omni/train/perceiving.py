@@ -50,7 +50,7 @@ class PerceiverData:
     equaliser: float = 0.4  # size of the random smooth filter, in nats
     without_layers: float = 0.3  # share of steps without the listener's layers
     start: str | None = None  # weights to start from, for fine-tuning
-    listener: str | None = None  # export folder of a listener, when the model reads its layers
+    listener: str | None = None  # export folder of a listener below the runs' folder, when the model reads its layers
     temperature: float = 0.0  # 0: fitted on the held-out speakers
 
 
@@ -102,29 +102,40 @@ class PerceiverTask:
             self.model.load_state_dict({k: v.float() for k, v in load_file(data / self.settings.start).items()})
         if self.settings.temperature:
             self.model.temperature.fill_(self.settings.temperature)
-        self.listener = self._listener(data)
+        listener = self._listener(cache.parent)
         noise = data / self.settings.noise if self.settings.noise else None
         self.train_items, self.held = self._split(data)
         folder, longest = cache / self.settings.cache, self.settings.longest_s
         clips = [i.clip for i in self.train_items]
-        self.variants = [EmotionFeatures(clips, folder, v, noise, longest) for v in range(self.settings.variants + 1)]
-        self.validation = EmotionFeatures([i.clip for i in self.held], folder, 0, None, longest)
+        versions = range(self.settings.variants + 1)
+        self.variants = [EmotionFeatures(clips, folder, v, noise, longest, listener) for v in versions]
+        self.validation = EmotionFeatures([i.clip for i in self.held], folder, 0, None, longest, listener)
         self.sums = [self._functionals(v) for v in self.variants]  # of each variant [clips, K]
-        everything = torch.cat(self.sums)
         if not self.settings.start:
-            self.model.usual.copy_(everything.mean(0))
-            self.model.spread.copy_(everything.std(0).clamp_min(1e-3))
+            self._standardise()
         self.labels = sets_of(self.train_items)
         self.weights = self._weights()
         self.scores: dict[str, Any] = {}
 
-    def _listener(self, data: Path) -> SpeechEncoder | None:
-        if not (self.config.use_layers and self.settings.listener):
+    def _listener(self, runs: Path) -> SpeechEncoder | None:
+        if not self.config.use_layers:
             return None
-        folder = data / self.settings.listener
+        if not self.settings.listener:
+            raise DataError("model.use_layers needs data.listener, the export folder of a trained listener")
+        folder = runs / self.settings.listener
         listener = SpeechEncoder(load_config(ListenerConfig, folder / "listener.yaml"), AudioConfig())
         listener.load_state_dict({k: v.float() for k, v in load_file(folder / "listener.safetensors").items()})
         return listener.eval().requires_grad_(False)
+
+    def _standardise(self) -> None:
+        """Give the model the mean and deviation of what it will see, over all variants."""
+        everything = torch.cat(self.sums)
+        self.model.usual.copy_(everything.mean(0))
+        self.model.spread.copy_(everything.std(0).clamp_min(1e-3))
+        layered = [v.layered for v in self.variants if v.layered is not None]
+        if layered:
+            self.model.layer_usual.copy_(torch.cat(layered).mean(0))
+            self.model.layer_spread.copy_(torch.cat(layered).std(0).clamp_min(1e-3))
 
     def _split(self, data: Path) -> tuple[list[Labelled], list[Labelled]]:
         """(training clips, held-out clips), no speaker in both, reserved speakers in neither."""
@@ -163,35 +174,31 @@ class PerceiverTask:
         return torch.tensor([shares[k[0]] / kinds[k[0]] / counts[k] for k in keys], dtype=torch.float64)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """mel [B, T, M], frames [B], prosody [B, T, P], functionals [B, K], targets, supports bool [B, E], intensities [B]."""
+        """mel, frames, prosody, functionals [B, K], layers' statistics (or none), targets, supports, intensities."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         chosen = torch.multinomial(self.weights, self.settings.batch_clips, replacement=True, generator=generator)
         which = torch.randint(len(self.variants), (len(chosen),), generator=generator).tolist()
-        pieces = [self._piece(*self.variants[v][i], generator) for v, i in zip(which, chosen.tolist(), strict=True)]
-        mel, lengths, prosody = collate(pieces)
+        pairs = list(zip(which, chosen.tolist(), strict=True))
+        mel, lengths, prosody = collate([self._piece(self.variants[v][i], generator) for v, i in pairs])
         mel = mel + self.settings.equaliser * smooth_filters(len(chosen), mel.shape[2], generator)
-        summed = torch.stack([self.sums[v][i] for v, i in zip(which, chosen.tolist(), strict=True)])
-        return mel, lengths, prosody, summed, *(part[chosen] for part in self.labels)
+        summed = torch.stack([self.sums[v][i] for v, i in pairs])
+        heard = [known[i] for v, i in pairs if (known := self.variants[v].layered) is not None]
+        layered = torch.stack(heard) if heard else torch.zeros(0)
+        return mel, lengths, prosody, summed, layered, *(part[chosen] for part in self.labels)
 
-    def _piece(self, mel: Tensor, prosody: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _piece(self, clip: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random piece of at most `crop_frames` of a clip: [T, M] and [T, P]."""
+        mel, prosody = clip
         longest = self.settings.crop_frames if self.config.use_trunk else 1  # functionals are of the whole clip
         start = int(torch.randint(max(0, len(mel) - longest) + 1, (), generator=generator))
         span = slice(start, start + longest)
         return mel[span], prosody[span]
 
-    def _layers(self, mel: Tensor, lengths: Tensor) -> list[Tensor] | None:
-        if self.listener is None:
-            return None
-        with torch.no_grad():
-            return self.listener(mel, lengths).layers
-
     def loss(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float]]:
         """Members' and views' losses with mixup of emotion vectors (Verma et al. 2019, arXiv 1806.05236)."""
-        mel, lengths, prosody, summed, targets, supports, strengths = batch
-        skip = self.listener is not None and bool(torch.rand(()) < self.settings.without_layers)
-        layers = None if skip else self._layers(mel, lengths)
-        views = self.model.views(mel, lengths, layers, prosody, summed=summed).float()
+        mel, lengths, prosody, summed, layered, targets, supports, strengths = batch
+        skip = len(layered) == 0 or bool(torch.rand(()) < self.settings.without_layers)
+        views = self.model.views(mel, lengths, None if skip else layered, prosody, summed).float()
         amount = self.settings.mixup
         share = float(torch.distributions.Beta(amount, amount).sample().item()) if amount else 1.0
         order = torch.randperm(len(mel)) if amount else torch.arange(len(mel))
@@ -222,7 +229,9 @@ class PerceiverTask:
         for start in range(0, len(self.held), 16):
             span = range(start, min(start + 16, len(self.held)))
             mel, lengths, prosody = collate([self.validation[i] for i in span])
-            out = self.model(mel, lengths, self._layers(mel, lengths) if with_layers else None, prosody)
+            layered = self.validation.layered
+            heard = layered[span.start : span.stop] if layered is not None and with_layers else None
+            out = self.model.output(self.model.views(mel, lengths, heard, prosody))
             logits.append(out.logits.float())
             strengths.append(out.intensity.float())
         return torch.cat(logits), torch.cat(strengths)

@@ -38,6 +38,7 @@ class SpeakingData:
     row_tokens: int = 256
     batch_tokens: int = 3_000
     replay_rows: int = 4
+    copy_rows: int = 2  # rows whose second half repeats the first: they teach to take words up from the context
     misheard: float = 0.3
     unheard: float = 0.1
     largest_dialogues: int = 1_000_000
@@ -196,7 +197,7 @@ class ExpressTask(LanguageModelTask):
         sizes = [sum(len(self.vocabulary.encode(e.say + " " + e.reply)) + 14 for e in d) for d in self.train_dialogues]
         self.plan_of_batches = Schedule(sizes, self.settings.batch_tokens, recipe.seed)
         replies = [self.vocabulary.encode(spoken_form(e.reply)) for e in train]
-        self.blocker = Blocker.learn(replies, 6)
+        self.blocker = Blocker.learn(replies, self.config.blocked_run_tokens)
 
     def sequence(
         self, dialogue: list[corpus.Exchange], draw: random.Random | None
@@ -235,7 +236,10 @@ class ExpressTask(LanguageModelTask):
         draw = random.Random(self.recipe.seed * 31_337 + step)
         chosen = [self.sequence(self.train_dialogues[i], draw) for i in self.plan_of_batches[step]]
         generator = torch.Generator().manual_seed(self.recipe.seed * 7_777_777 + step)
-        replay = self._rows(self.stream, self.settings.replay_rows, generator)
+        replay = self._rows(self.stream, self.settings.replay_rows + self.settings.copy_rows, generator)
+        half = replay.shape[1] // 2
+        again = replay[self.settings.replay_rows :, :half]
+        replay[self.settings.replay_rows :, half : 2 * half] = again
         return (*self._collate(chosen), replay)
 
     def _logits(self, ids: Tensor, posteriors: Tensor) -> Tensor:
@@ -265,4 +269,4 @@ class ExpressTask(LanguageModelTask):
 
     def export(self, folder: Path) -> None:
         super().export(folder)
-        save_file({"hashes": self.blocker}, folder / "spoken_before.safetensors", metadata={"size": "6"})
+        save_file({"hashes": self.blocker}, folder / "spoken_before.safetensors")

@@ -66,7 +66,7 @@ class SpectrumCritic(nn.Module):
 
     def __init__(self, channels: int = 24) -> None:
         super().__init__()
-        norm = parametrizations.weight_norm
+        norm = parametrizations.spectral_norm  # keeps the critic's slope, and so its push, small
         self.layers = nn.ModuleList(
             [
                 norm(nn.Conv2d(1, channels, (7, 3), stride=(3, 1), padding=(3, 1))),
@@ -152,7 +152,8 @@ class VocoderTask:
         total = spectral
         if step >= self.data.adversary_from_step and self.data.adversary_weight > 0:
             critic, fool, match = self._adversary(made, batch.sound)
-            total = total + critic + self.data.adversary_weight * (fool + 2.0 * match)
+            warm = min(1.0, (step - self.data.adversary_from_step) / 100)  # the critic learns before it is listened to
+            total = total + critic + warm * self.data.adversary_weight * (fool + 2.0 * match)
             parts |= {"critic": critic, "fool": fool}
         return total, {name: float(value.detach()) for name, value in parts.items()}
 

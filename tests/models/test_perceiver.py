@@ -6,8 +6,9 @@ import torch
 from omni.audio.prosody import CHANNELS
 from omni.config import PerceiverConfig
 from omni.errors import ConfigError, InputError
+from omni.models.emotion_views import hide, layer_statistics
 from omni.models.functionals import count, functionals, moments, quantiles
-from omni.models.perceiver import EmotionPerceiver, front_end, hide, to_perception
+from omni.models.perceiver import EmotionPerceiver, front_end, to_perception
 from omni.turns import COORDINATES, EMOTIONS
 
 SMALL = PerceiverConfig(width=16, vector=12, blocks=2, members=2, listener_layers=3, listener_width=8)
@@ -159,3 +160,13 @@ def test_functionals_have_the_declared_size_and_survive_silence():
 def test_a_model_without_any_sure_view_is_refused():
     with pytest.raises(ConfigError, match="use_trunk"):
         EmotionPerceiver(PerceiverConfig(use_trunk=False, use_prosody=False))
+
+
+def test_layer_statistics_look_only_at_their_span():
+    layers = listened([96])
+    before = layer_statistics(layers, torch.tensor([[16, 64]]))
+    for layer in layers:
+        step = 96 // layer.shape[1]
+        layer[:, : 16 // step], layer[:, 64 // step :] = 100.0, 100.0
+    assert torch.allclose(before, layer_statistics(layers, torch.tensor([[16, 64]])))
+    assert torch.allclose(before[0, 0, :8], layers[0][0, 4:16].mean(0), atol=1e-5)

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from omni.config import PerceiverConfig
+from omni.audio.features import log_mel
+from omni.audio.io import load_clip
+from omni.config import ListenerConfig, PerceiverConfig, dump
 from omni.config import load as load_config
 from omni.errors import DataError
+from omni.models.encoder import SpeechEncoder
 from omni.models.perceiver import EmotionPerceiver
 from omni.models.words import WordSentiment
 from omni.train.loop import Trainer
@@ -77,7 +80,7 @@ def test_batches_depend_on_the_step_alone(task):
     assert not torch.equal(first[3], other[3])
 
 
-@pytest.mark.parametrize("name", ["mini/0_perceiver.yaml", "finetune_perceiver.yaml"])
+@pytest.mark.parametrize("name", ["mini/0_perceiver.yaml", "mini/0_perceiver_layers.yaml", "finetune_perceiver.yaml"])
 def test_debug_twin_trains_and_its_export_loads(name, data, tmp_path):
     recipe = load_recipe(RECIPES / name, debug=True)
     task = PerceiverTask(recipe, data, tmp_path / "cache")
@@ -114,6 +117,32 @@ def test_resumed_run_has_the_identical_next_loss(data, tmp_path):
     object.__setattr__(cut.recipe, "steps", 1)
     first = cut.run().losses
     assert first + trainer("cut").run().losses == whole
+
+
+def test_with_a_listener_the_layers_are_read_from_the_cache_and_in_use_alike(data, tmp_path):
+    config = ListenerConfig(width=16, feedforward=16, heads=2, outer_layers=1, inner_layers=1, last_layers=1)
+    torch.manual_seed(3)
+    listener = SpeechEncoder(config).eval()
+    (tmp_path / "listener").mkdir()
+    save_file(listener.state_dict(), tmp_path / "listener" / "listener.safetensors")
+    (tmp_path / "listener" / "listener.yaml").write_text(dump(config))
+    recipe = load_recipe(RECIPES / "mini" / "0_perceiver.yaml", debug=True)
+    recipe.model.update(use_layers=True, listener_layers=3, listener_width=16, mixes=2)
+    recipe.data["listener"] = "listener"
+    task = PerceiverTask(recipe, data, tmp_path / "cache")
+    assert np.isfinite(Trainer(recipe, task, tmp_path / "run").run().losses).all()
+    logits, _ = task.held_out_outputs()
+    samples = load_clip(task.held[0].clip.audio)
+    mel = log_mel(torch.from_numpy(samples))[None]
+    layers = listener(mel, torch.tensor([mel.shape[1]])).layers
+    seen = task.model.eval().perceive(samples, layers)
+    wanted = (logits[0] / task.model.temperature).softmax(-1)
+    assert list(seen.probabilities.values()) == pytest.approx(wanted.tolist(), abs=0.02)
+    without = task.model.perceive(samples)
+    assert list(without.probabilities.values()) != pytest.approx(wanted.tolist(), abs=1e-4)
+    recipe.data["listener"] = None
+    with pytest.raises(DataError, match=r"data\.listener"):
+        PerceiverTask(recipe, data, tmp_path / "cache")
 
 
 def test_partial_loss_is_cross_entropy_where_all_is_known():
