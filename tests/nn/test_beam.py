@@ -78,7 +78,8 @@ def test_homophones_are_chosen_by_the_words_around(decoder: LexiconDecoder) -> N
 
 def exact(scores: np.ndarray, decoder: LexiconDecoder, words: tuple[int, ...]) -> float:
     """Log of the summed probability of every CTC path of every spelling of the words, with the model's weights."""
-    config, spellings = decoder.config, {w: [] for w in words}
+    config = decoder.config
+    spellings: dict[int, list[list[int]]] = {w: [] for w in words}
     for word, units in zip(decoder.lexicon.entry_words, decoder.lexicon.entry_units):
         if word in spellings:
             spellings[word].append([u for u in units.tolist() if u >= 0])
