@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,10 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMNI_DATA", "OMNI_HOME"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
+    if "speechbrain" in sys.modules:  # hypothesis asks every module for its file; its lazy modules would import themselves
+        for module in list(sys.modules.values()):
+            if type(module).__name__ in ("LazyModule", "DeprecatedModuleRedirect"):
+                vars(module).setdefault("__file__", None)
 
 
 # -- sound -------------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Speaker:
             noise.std(axis=0) + 1e-2, float(logs.mean()), float(max(logs.std(), 0.05)), limits, axes, axes + 1,
         )  # fmt: skip
         draw, rows = random.Random(1), []
-        for _ in range(200):
+        for _ in range(min(200, 10 * len(recordings))):
             recording = draw.choice(recordings)
             span = cut_spans(recording, draw, draw.randrange(150, 600))
             cut = slice(
