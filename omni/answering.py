@@ -55,8 +55,8 @@ class Responder:
         history, sound = self._history(conversation)
         prompt = history + self._prompt(heard, perception)
         embeddings = torch.cat([*sound, self._sound(perception)], dim=1)
-        plan, written, cache = self.llm.plan(prompt, perception.emotion, embeddings)
-        drafts = self.llm.answer(cache, seed)
+        plan, written, cache, first = self.llm.plan(prompt, perception.emotion, embeddings)
+        drafts = self.llm.answer(cache, first, seed)
         draft = self._choose(drafts, perception, written)
         text = self.vocabulary.spell(self.vocabulary.decode(draft.ids))
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
@@ -64,7 +64,8 @@ class Responder:
         return Answer(reply, thought, draft.states, tuple(draft.ids))
 
     def _prompt(self, heard: Heard, perception: Perception) -> list[int]:
-        perceived = self.vocabulary.perceived(perception.emotion, perception.level, perception.match)
+        match = perception.match if self.llm.config.reads_match else "agrees"
+        perceived = self.vocabulary.perceived(perception.emotion, perception.level, match)
         return self.vocabulary.prompt(heard.text, sound_slots=1) + perceived
 
     @torch.inference_mode()
@@ -74,13 +75,18 @@ class Responder:
         vector = None if perception.vector is None else torch.from_numpy(perception.vector)[None]
         return self.adapter(posterior, vector, self.llm.label_embeddings("emotion"))
 
+    def _past(self, turn: Turn) -> Thought:
+        seen = turn.perception
+        match = seen.match if self.llm.config.reads_match else "agrees"
+        return Thought(turn.heard.text, seen.emotion, seen.level, match, turn.reply.plan)
+
     def _history(self, conversation: Conversation) -> tuple[list[int], list[Tensor]]:
         """Ids and sound embeddings of as many recent turns as fit half of the context."""
         ids: list[int] = []
         sound: list[Tensor] = []
         room = self.llm.config.context_tokens // 2
         for turn in reversed(conversation.turns[-self.llm.config.history_turns :]):
-            past = self.vocabulary.turn(_thought(turn), turn.reply.text, sound_slots=1)
+            past = self.vocabulary.turn(self._past(turn), turn.reply.text, sound_slots=1)
             if len(past) + len(ids) > room:
                 break
             ids, sound = past + ids, [self._sound(turn.perception), *sound]
@@ -107,11 +113,6 @@ class Responder:
             plan = replace(plan, style="calm")
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
         return Answer(Reply(text, plan, style_for(plan.style, perception.intensity)), thought)
-
-
-def _thought(turn: Turn) -> Thought:
-    seen = turn.perception
-    return Thought(turn.heard.text, seen.emotion, seen.level, seen.match, turn.reply.plan)
 
 
 def seed_of(text: str) -> int:

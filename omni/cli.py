@@ -1,4 +1,4 @@
-"""The command line: omni reply | hear | info | train | eval | bench | data | pack.
+"""The command line: omni reply | hear | info | train | eval | bench | synth | words | pack.
 
 Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
 written; 5 weights or configuration; 6 data; 130 interrupted.

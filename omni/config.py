@@ -91,9 +91,10 @@ class LlmConfig:
     context_tokens: int = 512
     history_turns: int = 4
     reply_tokens: int = 60
-    temperature: float = 0.5
+    reads_match: bool = False  # true once the corpus says how voice and words stand to each other
+    temperature: float = 0.35
     top_p: float = 0.9
-    candidates: int = 6
+    candidates: int = 8
     blocked_run_tokens: int = 8  # a run of this many tokens of a training reply is never said again
 
 

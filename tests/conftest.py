@@ -85,7 +85,9 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMNI_DATA", "OMNI_HOME"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
-    if "speechbrain" in sys.modules:  # hypothesis asks every module for its file; its lazy modules would import themselves
+    if (
+        "speechbrain" in sys.modules
+    ):  # hypothesis asks every module for its file; its lazy modules would import themselves
         for module in list(sys.modules.values()):
             if type(module).__name__ in ("LazyModule", "DeprecatedModuleRedirect"):
                 vars(module).setdefault("__file__", None)

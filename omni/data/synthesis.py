@@ -1,4 +1,4 @@
-"""Write a corpus of synthetic readings: `omni data synth OUT --text self_dialogue.jsonl.gz --clips 5000`."""
+"""Write a corpus of synthetic readings: `omni synth OUT --text self_dialogue.jsonl.gz --clips 5000`."""
 
 from __future__ import annotations
 

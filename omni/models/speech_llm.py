@@ -81,10 +81,13 @@ class SpeechLLM(nn.Module):
     # -- thinking ------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def plan(self, ids: list[int], emotion: str, sound: Tensor | None = None) -> tuple[Plan, list[int], DynamicCache]:
+    def plan(
+        self, ids: list[int], emotion: str, sound: Tensor | None = None
+    ) -> tuple[Plan, list[int], DynamicCache, Tensor]:
         """Write the express part greedily under the grammar; the style is limited to those that fit the emotion.
 
-        Returns the plan, the ids written (mark, labels and the say mark, already read) and the cache.
+        Returns the plan, the ids written (mark, labels and the say mark, already read), the cache, and the logits
+        [1, V] of the reply's first token.
         """
         cache, _ = self.prefill(ids, sound)
         written = [self.marks[EXPRESS]]
@@ -99,21 +102,21 @@ class SpeechLLM(nn.Module):
             cache, logits = self.prefill([options[best]], cache=cache)
         cache, logits = self.prefill([self.marks[SAY]], cache=cache)
         written.append(self.marks[SAY])
-        self._first_logits = logits
-        return Plan(chosen["need"], chosen["strategy"], chosen["intent"], chosen["style"]), written, cache
+        return Plan(chosen["need"], chosen["strategy"], chosen["intent"], chosen["style"]), written, cache, logits
 
     # -- answering -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def answer(self, cache: DynamicCache, seed: int, candidates: int | None = None) -> list[Draft]:
-        """Sample candidate replies in one batch after `plan`. Best mean log-probability first; each a `Draft`.
+    def answer(self, cache: DynamicCache, first: Tensor, seed: int, candidates: int | None = None) -> list[Draft]:
+        """Sample candidate replies in one batch after `plan`, whose cache and first logits [1, V] it takes.
 
-        A token that would complete a run of words of a training reply is not allowed, nor is a repeated trigram.
+        Best mean log-probability first. A token that would complete a run of words of a training reply is not allowed,
+        nor is a repeated trigram.
         """
         count = candidates or self.config.candidates
         generator = torch.Generator().manual_seed(seed)
         cache.batch_repeat_interleave(count)
-        logits = self._first_logits.expand(count, -1).clone()
+        logits = first.expand(count, -1).clone()
         rows: list[list[int]] = [[] for _ in range(count)]
         totals = torch.zeros(count)
         states: list[Tensor] = []

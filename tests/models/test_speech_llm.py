@@ -62,7 +62,7 @@ def test_plan_is_well_formed_whatever_the_weights(vocabulary: Vocabulary, emotio
         random = SpeechLLM(replace(TINY.llm, vocabulary=len(vocabulary)), vocabulary).eval()
         for weight in random.parameters():
             weight.data *= 10.0
-        plan, written, cache = random.plan(prompt_of(vocabulary), emotion, torch.randn(1, 1, TINY.llm.width))
+        plan, written, cache, _ = random.plan(prompt_of(vocabulary), emotion, torch.randn(1, 1, TINY.llm.width))
         assert plan.style in FITTING_STYLES[emotion]
         assert written == [*vocabulary.expressed(plan), vocabulary.ids[SAY]]
         assert cache.get_seq_length() == len(prompt_of(vocabulary)) + len(written)
@@ -71,7 +71,7 @@ def test_plan_is_well_formed_whatever_the_weights(vocabulary: Vocabulary, emotio
 
 def test_plan_takes_the_likeliest_label(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
     ids, sound = prompt_of(vocabulary), torch.randn(1, 1, TINY.llm.width)
-    plan, _, _ = llm.plan(ids, "sad", sound)
+    plan, _, _, _ = llm.plan(ids, "sad", sound)
     seen = [*ids, vocabulary.ids[EXPRESS]]
     for field in ("need", "strategy", "intent", "style"):
         allowed = FITTING_STYLES["sad"] if field == "style" else FIELDS[field]
@@ -81,8 +81,8 @@ def test_plan_takes_the_likeliest_label(llm: SpeechLLM, vocabulary: Vocabulary) 
 
 
 def drafts_of(llm: SpeechLLM, vocabulary: Vocabulary, seed: int) -> list[tuple[list[int], float]]:
-    _, _, cache = llm.plan(prompt_of(vocabulary, slots=0), "sad")
-    return [(d.ids, d.score) for d in llm.answer(cache, seed)]
+    _, _, cache, first = llm.plan(prompt_of(vocabulary, slots=0), "sad")
+    return [(d.ids, d.score) for d in llm.answer(cache, first, seed)]
 
 
 def test_same_seed_same_drafts_other_seed_others(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
@@ -96,8 +96,8 @@ def test_same_seed_same_drafts_other_seed_others(llm: SpeechLLM, vocabulary: Voc
 
 def test_drafts_hold_words_only_and_best_come_first(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
     for seed in range(5):
-        _, _, cache = llm.plan(prompt_of(vocabulary, slots=0), "happy")
-        drafts = llm.answer(cache, seed, candidates=4)
+        _, _, cache, first = llm.plan(prompt_of(vocabulary, slots=0), "happy")
+        drafts = llm.answer(cache, first, seed, candidates=4)
         assert len(drafts) == 4
         assert [(d.finished, d.score) for d in drafts] == sorted(((d.finished, d.score) for d in drafts), reverse=True)
         for draft in drafts:
@@ -110,8 +110,8 @@ def test_drafts_hold_words_only_and_best_come_first(llm: SpeechLLM, vocabulary: 
 
 def test_states_of_a_draft_are_those_of_reading_it(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
     prompt = prompt_of(vocabulary, slots=0)
-    _, written, cache = llm.plan(prompt, "sad")
-    draft = llm.answer(cache, 3)[-1]
+    _, written, cache, first = llm.plan(prompt, "sad")
+    draft = llm.answer(cache, first, 3)[-1]
     with torch.no_grad():
         read = llm.model.model(input_ids=torch.tensor([prompt + written + draft.ids]), use_cache=False)
     assert torch.allclose(read.last_hidden_state[0, -len(draft.ids) :], draft.states, atol=1e-3)
@@ -151,8 +151,8 @@ def test_blocked_runs_are_never_completed(vocabulary: Vocabulary) -> None:
         llm.blocker = blocker
         found = []
         for seed in range(3):
-            cache, llm._first_logits = llm.prefill(prompt)
-            found += [d.ids for d in llm.answer(cache, seed)]
+            cache, first = llm.prefill(prompt)
+            found += [d.ids for d in llm.answer(cache, first, seed)]
         return found
 
     assert sum(ids in said for ids in spoken(None)) >= 5
@@ -174,8 +174,8 @@ def test_blocking_holds_beyond_the_likeliest_tokens(vocabulary: Vocabulary) -> N
     blocker.completes = lambda ids, candidate: candidate not in allowed  # type: ignore[method-assign]
     llm.blocker = blocker
     for seed in range(5):
-        _, _, cache = llm.plan(prompt_of(vocabulary, slots=0), "calm")
-        assert all(set(d.ids) <= allowed for d in llm.answer(cache, seed))
+        _, _, cache, first = llm.plan(prompt_of(vocabulary, slots=0), "calm")
+        assert all(set(d.ids) <= allowed for d in llm.answer(cache, first, seed))
 
 
 def test_the_sizes_come_from_the_configuration() -> None:
