@@ -247,6 +247,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors that a person can mend are one line on standard error."""
     options = parser().parse_args(arguments)
+    if options.command in ("reply", "hear", "eval", "bench"):
+        # One query is too small to share out: threads that wait for each other cost more than they bring, above all
+        # on a busy machine. Read by torch when it is first imported.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:

@@ -41,6 +41,7 @@ def test_the_wait_starts_when_the_query_ends(assistant, monkeypatch):
     assert played.sound_s == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_process_of_its_own(checkpoint, clips):
     found = memory.measure(clips["low"], str(checkpoint))
     assert 50 < found["loaded_mb"] <= found["peak_mb"]
