@@ -99,10 +99,11 @@ class Assistant:
         """The reply's sound, a piece at a time."""
         spoken = units(answer.reply.text)
         tokens = self._tokens_of(spoken, answer)
-        frames = self.parts.voice.speak(
-            spoken, answer.reply.style, llm_states=answer.states if tokens is not None else None, unit_to_token=tokens
-        )
-        yield from self.parts.vocoder.stream(frames)
+        states = answer.states if tokens is not None else None
+        for frames in self.parts.voice.speak_clauses(
+            spoken, answer.reply.style, llm_states=states, unit_to_token=tokens
+        ):
+            yield from self.parts.vocoder.stream(frames)
 
     def _tokens_of(self, spoken: Spoken, answer: Answer) -> np.ndarray | None:
         """The language-model token behind each unit, or None when the voice was not trained with states."""

@@ -186,7 +186,7 @@ def test_a_voice_that_reads_states_gets_one_for_each_word(
     understanding: Assistant, voice: Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    speak = understanding.parts.voice.speak
+    speak = understanding.parts.voice.speak_clauses
 
     def record(spoken: Any, style: Any, **states: Any) -> Any:
         seen.append((spoken, states))
@@ -194,7 +194,7 @@ def test_a_voice_that_reads_states_gets_one_for_each_word(
 
     reading = replace(understanding.config, decoder=replace(understanding.config.decoder, reads_llm_states=True))
     monkeypatch.setattr(understanding.parts, "config", reading)
-    monkeypatch.setattr(understanding.parts.voice, "speak", record)
+    monkeypatch.setattr(understanding.parts.voice, "speak_clauses", record)
     words = "what did you say about the job?"
     vocabulary = understanding.parts.responder.vocabulary
     answer = understanding.parts.responder.answer(HEARD, understanding.hear(voice)[1], Conversation())

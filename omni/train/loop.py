@@ -181,9 +181,10 @@ class Trainer:
             self.average.swap(self.task.model)
         figures = self.task.validate()
         score = next(iter(figures.values()))
-        if score <= self.best:
-            self.best = score
-        self.task.export(self.folder / "export")
+        improved = score <= self.best
+        self.best = min(score, self.best)
+        if improved or not self.recipe.export_best:
+            self.task.export(self.folder / "export")
         if self.average:
             self.average.swap(self.task.model)
         self._log(**{f"valid_{k}": v for k, v in figures.items()})

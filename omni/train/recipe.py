@@ -29,6 +29,7 @@ class Recipe:
     bfloat16: bool = True
     validate_every: int = 500
     save_every_s: float = 180.0
+    export_best: bool = False  # export only when the validation score improves; else at every validation
     seed: int = 1
     data: dict = field(default_factory=dict)
     model: dict = field(default_factory=dict)
