@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 
+#: A nucleus is sought among this many likeliest tokens: sorting a whole vocabulary costs more than the model's layers.
+WIDEST = 128
+
+
 def nucleus(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
     """Sample one token a row from the smallest set with mass `top_p` (Holtzman et al. 2020, arXiv 1904.09751).
 
@@ -16,7 +20,9 @@ def nucleus(logits: Tensor, temperature: float, top_p: float, generator: torch.G
     """
     if temperature <= 0:
         return logits.argmax(-1)
-    ordered, places = (logits.float() / temperature).softmax(-1).sort(descending=True)
+    scaled = logits.float() / temperature
+    likeliest, places = scaled.topk(min(WIDEST, scaled.shape[-1]))
+    ordered = (likeliest - scaled.logsumexp(-1, keepdim=True)).exp()
     before = ordered.cumsum(-1) - ordered
     kept = ordered.masked_fill(before >= top_p, 0.0)
     drawn = torch.multinomial(kept, 1, generator=generator)
