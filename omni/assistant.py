@@ -31,6 +31,16 @@ from omni.turns import Audio, Conversation, Heard, Perception, Reply, Style, Tur
 SPEECH_FLOOR = 0.3
 
 
+#: The voice begins with a breath of silence, as recordings do; somebody who waits for an answer need not hear it.
+ONSET_DBFS, LEAD_IN_SAMPLES = -50.0, 320
+
+
+def from_onset(piece: np.ndarray) -> np.ndarray:
+    """A piece of sound [n] from 20 ms before its first sample above -50 dBFS; empty if there is none."""
+    loud = np.flatnonzero(np.abs(piece) > 10 ** (ONSET_DBFS / 20))
+    return piece[max(0, loud[0] - LEAD_IN_SAMPLES) :] if len(loud) else piece[:0]
+
+
 class Clock:
     """Milliseconds spent in each named part."""
 
@@ -100,10 +110,15 @@ class Assistant:
         spoken = units(answer.reply.text)
         tokens = self._tokens_of(spoken, answer)
         states = answer.states if tokens is not None else None
+        begun = False
         for frames in self.parts.voice.speak_clauses(
             spoken, answer.reply.style, llm_states=states, unit_to_token=tokens
         ):
-            yield from self.parts.vocoder.stream(frames)
+            for piece in self.parts.vocoder.stream(frames):
+                heard = piece if begun else from_onset(piece)
+                begun = begun or len(heard) > 0
+                if len(heard):
+                    yield heard
 
     def _tokens_of(self, spoken: Spoken, answer: Answer) -> np.ndarray | None:
         """The language-model token behind each unit, or None when the voice was not trained with states."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 #: A nucleus is sought among this many likeliest tokens: sorting a whole vocabulary costs more than the model's layers.
 WIDEST = 128
 
