@@ -16,9 +16,9 @@ This card is written by `omni pack` and `omni eval`.
 
 _LIMITS = """## What fails, and for whom
 
-- It was taught to hear by 28 readers of American English books and by synthetic voices. Other accents, children, old or
+- It was taught to hear by 24 readers of American English books and by synthetic voices. Other accents, children, old or
   impaired voices, several people at once, noise and distance are heard worse; how much worse was not measured.
-- Emotion was learned from twelve North American actors who each spoke two sentences, and from short commands spoken in India.
+- Emotion was learned from fourteen North American actors who each spoke two sentences, and from short commands spoken in India.
   Acted feeling is stronger and more alike than real feeling. It says what a voice sounds like to this model, never what a
   person feels. Do not use it to judge people.
 - Valence and arousal are expectations over published coordinates of the eight categories, not measurements.
