@@ -1,10 +1,10 @@
-# make reply: hear a reply from the shipped weights.  make test: the whole suite.
+# make reply: hear a reply from the shipped weights.  make test: the whole suite.  make soak: the long tests.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: reply test unit clean
+.PHONY: reply test unit soak clean
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -31,6 +31,9 @@ test: $(VENV)/.installed-test
 
 unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/soak
 
 clean:
 	rm -rf $(VENV) build dist runs *.egg-info reply.wav

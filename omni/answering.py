@@ -1,13 +1,15 @@
-"""From what was heard and perceived to a reply in words: thought, candidates, choice.
+"""From what was heard and perceived to a reply in words: thought, then sentence after sentence.
 
-Candidates are sampled together and ranked by likelihood plus how much the transcript raises it (maximum mutual
-information, Li et al. 2016, arXiv 1510.03055): a reply that would follow anything ranks low.
+Candidates for a sentence are sampled together and ranked by likelihood plus how much the transcript raises it (maximum
+mutual information, Li et al. 2016, arXiv 1510.03055): a sentence that would follow anything ranks low. A sentence can be
+spoken while the next one is still being thought of.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,10 +17,11 @@ from torch import Tensor
 from omni.models.adapter import EmotionAdapter
 from omni.models.speech_llm import Draft, SpeechLLM
 from omni.models.style import style_for
-from omni.text import Thought
-from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn
+from omni.text import END, Thought
+from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
 RELEVANCE_WEIGHT = 1.0
+LONGEST_REPLY_SENTENCES = 3
 #: What is said when the words could not be made out; one is drawn by the seed. Never sent through the model.
 UNCLEAR = {
     "quiet": (
@@ -34,12 +37,31 @@ UNCLEAR = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply without sound, its thought, and the language model's states [tokens, D] with its tokens' words."""
+    """A reply without sound, or the sentences of it so far (`done` tells), and its thought.
+
+    `states` [tokens, D] are the language model's, `ids` the tokens' ids, `begins` the first token of each sentence.
+    """
 
     reply: Reply
     thought: Thought
     states: Tensor | None = None
     ids: tuple[int, ...] = ()
+    begins: tuple[int, ...] = (0,)
+    done: bool = True
+
+
+@dataclass
+class _Said:
+    """What was said so far of one reply."""
+
+    ids: list[int] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
+
+    def add(self, draft: Draft) -> None:
+        self.begins.append(len(self.ids))
+        self.ids += draft.ids
+        self.states.append(draft.states)
 
 
 class Responder:
@@ -50,18 +72,42 @@ class Responder:
 
     def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
         """Think and choose a reply. The same arguments give the same answer."""
+        *_, last = self.answers(heard, perception, conversation, seed)
+        return last
+
+    def answers(
+        self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
+    ) -> Iterator[Answer]:
+        """The reply as it grows: after each sentence all of it so far, the last time with `done`."""
         if not heard.understood:
-            return self._unclear(heard, perception, seed)
+            yield self._unclear(heard, perception, seed)
+            return
         history, sound = self._history(conversation)
         prompt = history + self._prompt(heard, perception)
         embeddings = torch.cat([*sound, self._sound(perception)], dim=1)
-        plan, written, cache, first = self.llm.plan(prompt, perception.emotion, embeddings)
-        drafts = self.llm.answer(cache, first, seed)
-        draft = self._choose(drafts, perception, written)
-        text = self.vocabulary.spell(self.vocabulary.decode(draft.ids))
+        styles = fitting_styles(perception.emotion, perception.probabilities)
+        plan, written, memory, following = self.llm.plan(prompt, styles, embeddings)
+        unheard = self._prompt(Heard(""), perception) + written
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
+        generator, said, done = torch.Generator().manual_seed(seed), _Said(), False
+        while not done:
+            drafts = self.llm.sentences(memory, following, generator, said.ids)
+            draft = self._choose(drafts, perception, unheard + said.ids)
+            said.add(draft)
+            done = draft.finished or len(said.ids) >= self.llm.config.reply_tokens
+            if not done:
+                memory, following = self.llm.prefill(draft.ids, memory=memory)
+                done = self._ends(following, len(said.begins))
+            yield self._answer(said, plan, perception, thought, done)
+
+    def _ends(self, following: Tensor, sentences: int) -> bool:
+        """Whether the reply is over: the end mark is likelier than not, or there are as many sentences as allowed."""
+        return sentences >= LONGEST_REPLY_SENTENCES or float(following[0, self.llm.marks[END]].exp()) > 0.5
+
+    def _answer(self, said: _Said, plan: Plan, perception: Perception, thought: Thought, done: bool) -> Answer:
+        text = self.vocabulary.spell(self.vocabulary.decode(said.ids))
         reply = Reply(text, plan, style_for(plan.style, perception.intensity))
-        return Answer(reply, thought, draft.states, tuple(draft.ids))
+        return Answer(reply, thought, torch.cat(said.states), tuple(said.ids), tuple(said.begins), done)
 
     def _prompt(self, heard: Heard, perception: Perception) -> list[int]:
         match = perception.match if self.llm.config.reads_match else "agrees"
@@ -93,16 +139,19 @@ class Responder:
         return ids, sound
 
     @torch.inference_mode()
-    def _choose(self, drafts: list[Draft], perception: Perception, written: list[int]) -> Draft:
-        """The draft with the best likelihood plus mutual information with the transcript."""
-        finished = [d for d in drafts if d.finished and len(d.ids) >= 4] or drafts
-        if len(finished) == 1:
-            return finished[0]
-        unheard = self._prompt(Heard(""), perception) + written
-        sound = self._sound(perception).expand(len(finished), -1, -1)
-        without = self.llm.log_likelihood(unheard, [d.ids for d in finished], sound)
-        scores = [d.score + RELEVANCE_WEIGHT * (d.score - float(w)) for d, w in zip(finished, without, strict=True)]
-        return finished[max(range(len(finished)), key=scores.__getitem__)]
+    def _choose(self, drafts: list[Draft], perception: Perception, unheard: list[int]) -> Draft:
+        """The draft with the best likelihood plus mutual information with the transcript.
+
+        `unheard`: the prompt without a transcript, and what was said.
+        """
+        spoken = [d for d in drafts if d.ids] or drafts
+        if len(spoken) == 1:
+            return spoken[0]
+        sound = self._sound(perception).expand(len(spoken), -1, -1)
+        ends = [self.llm.marks[END]]
+        without = self.llm.log_likelihood(unheard, [d.ids + ends * d.finished for d in spoken], sound)
+        scores = [d.score + RELEVANCE_WEIGHT * (d.score - float(w)) for d, w in zip(spoken, without, strict=True)]
+        return spoken[max(range(len(spoken)), key=scores.__getitem__)]
 
     def _unclear(self, heard: Heard, perception: Perception, seed: int) -> Answer:
         upset = perception.emotion in ("sad", "angry", "fearful", "disgusted") and perception.confidence > 0.5

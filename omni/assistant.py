@@ -8,37 +8,31 @@ write_audio("reply.wav", turn.reply.audio)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from omni.answering import Answer
+from omni.anticipation import answered
 from omni.assemble import Parts, assemble
 from omni.audio import io
-from omni.audio.vad import speech_likelihood
+from omni.audio.joining import join
+from omni.audio.pauses import without_silence_after
+from omni.audio.vad import SAMPLE_RATE_HZ, speech_likelihood
 from omni.checkpoint import open_checkpoint
 from omni.config import OmniConfig
 from omni.errors import ModelError
 from omni.models.words import matched
-from omni.spoken import Spoken, units
+from omni.spoken import Spoken, sentences, units
 from omni.turns import Audio, Conversation, Heard, Perception, Reply, Style, Turn
 
 #: Below this likelihood of speech, what the recogniser makes of the sound is not believed.
 SPEECH_FLOOR = 0.3
-
-
-#: The voice begins with a breath of silence, as recordings do; somebody who waits for an answer need not hear it.
-ONSET_DBFS, LEAD_IN_SAMPLES = -50.0, 320
-
-
-def from_onset(piece: np.ndarray) -> np.ndarray:
-    """A piece of sound [n] from 20 ms before its first sample above -50 dBFS; empty if there is none."""
-    loud = np.flatnonzero(np.abs(piece) > 10 ** (ONSET_DBFS / 20))
-    return piece[max(0, loud[0] - LEAD_IN_SAMPLES) :] if len(loud) else piece[:0]
 
 
 class Clock:
@@ -79,7 +73,9 @@ class Assistant:
 
     @torch.inference_mode()
     def _hear(self, audio: Audio, clock: Clock) -> tuple[Heard, Perception]:
-        audio = io.from_samples(audio.samples, audio.sample_rate_hz, config=self.config.audio)
+        rate_hz = audio.sample_rate_hz
+        samples = without_silence_after(audio.samples) if rate_hz == SAMPLE_RATE_HZ else audio.samples
+        audio = io.from_samples(samples, rate_hz, config=self.config.audio)
         with clock.part("listen"):
             listening = self.parts.listener.listen(audio)
             heard = listening.heard
@@ -101,33 +97,43 @@ class Assistant:
     # -- voicing -------------------------------------------------------------------------------------------------
 
     def say(self, text: str, style: Style) -> Audio:
-        """Speak a text in a style."""
-        frames = self.parts.voice.speak(units(text), style)
-        return Audio(self.parts.vocoder.synthesise(frames), frames.sample_rate_hz)
+        """Speak a text in a style, a sentence at a time."""
+        parts = (self._pieces(units(sentence), style) for sentence in sentences(text))
+        return Audio(np.concatenate([*join(parts), np.zeros(0, np.float32)]), self.config.audio.sample_rate_hz)
 
-    def _voice(self, answer: Answer) -> Iterator[np.ndarray]:
-        """The reply's sound, a piece at a time."""
-        spoken = units(answer.reply.text)
-        tokens = self._tokens_of(spoken, answer)
-        states = answer.states if tokens is not None else None
-        begun = False
-        for frames in self.parts.voice.speak_clauses(
-            spoken, answer.reply.style, llm_states=states, unit_to_token=tokens
-        ):
-            for piece in self.parts.vocoder.stream(frames):
-                heard = piece if begun else from_onset(piece)
-                begun = begun or len(heard) > 0
-                if len(heard):
-                    yield heard
+    def _pieces(self, spoken: Spoken, style: Style, **states: Any) -> Iterator[np.ndarray]:
+        for frames in self.parts.voice.speak_clauses(spoken, style, **states):
+            yield from self.parts.vocoder.stream(frames)
 
-    def _tokens_of(self, spoken: Spoken, answer: Answer) -> np.ndarray | None:
-        """The language-model token behind each unit, or None when the voice was not trained with states."""
-        if answer.states is None or not self.config.decoder.reads_llm_states:
-            return None
-        starts = self.parts.responder.vocabulary.word_starts(answer.ids)
-        if len(starts) != len(spoken.text):
-            return None
-        return np.array([starts[w] if w >= 0 else -1 for w in spoken.words], np.int64)
+    def _voice(self, answers: Iterable[Answer]) -> Iterator[np.ndarray]:
+        """The reply's sound in pieces; each sentence is spoken as soon as it is there."""
+        return join(self._sentences(answers))
+
+    def _sentences(self, answers: Iterable[Answer]) -> Iterator[Iterator[np.ndarray]]:
+        spoken = 0
+        for answer in answers:
+            style = answer.reply.style
+            if answer.states is None:
+                yield from (self._pieces(units(s), style) for s in sentences(answer.reply.text))
+                continue
+            vocabulary = self.parts.responder.vocabulary
+            ends = [*answer.begins[1:], len(answer.ids)]
+            for first, end in list(zip(answer.begins, ends, strict=True))[spoken:]:
+                words = units(vocabulary.spell(vocabulary.decode(answer.ids[first:end])))
+                if not len(words.text):
+                    continue
+                yield self._pieces(
+                    words, style, **self._states_of(words, answer.ids[first:end], answer.states[first:end])
+                )
+            spoken = len(answer.begins)
+
+    def _states_of(self, spoken: Spoken, ids: Sequence[int], states: torch.Tensor) -> dict[str, Any]:
+        """The language model's states and the token behind each unit; nothing when the voice was not trained with them."""
+        starts = self.parts.responder.vocabulary.word_starts(ids)
+        if not self.config.decoder.reads_llm_states or len(starts) != len(spoken.text):
+            return {}
+        places = np.array([starts[w] if w >= 0 else -1 for w in spoken.words], np.int64)
+        return {"llm_states": states, "unit_to_token": places}
 
     # -- the whole -----------------------------------------------------------------------------------------------
 
@@ -135,34 +141,50 @@ class Assistant:
         """Hear, perceive, think, speak. `Turn.timings_ms` has the time of each part and of the first sound."""
         clock, began = Clock(), time.perf_counter()
         heard, perception = self._hear(audio, clock)
-        with clock.part("express"):
-            answer = self.parts.responder.answer(heard, perception, conversation, seed)
+        answers = list[Answer]()
+
+        def thinking() -> Iterator[Answer]:
+            steps = self.parts.responder.answers(heard, perception, conversation, seed)
+            while True:
+                with clock.part("express"):
+                    answer = next(steps, None)
+                if answer is None:
+                    return
+                answers.append(answer)
+                yield answer
+
         pieces: list[np.ndarray] = []
-        with clock.part("voice"):
-            for piece in self._voice(answer):
-                if not pieces:
-                    clock.spent_ms["first_sound"] = 1000 * (time.perf_counter() - began)
-                pieces.append(piece)
+        for piece in self._voice(thinking()):
+            if not pieces:
+                clock.spent_ms["first_sound"] = 1000 * (time.perf_counter() - began)
+            pieces.append(piece)
         clock.spent_ms["total"] = 1000 * (time.perf_counter() - began)
-        sound = Audio(np.concatenate(pieces).astype(np.float32))
-        return Turn(heard, perception, replace(answer.reply, audio=sound), clock.spent_ms)
+        spent = clock.spent_ms
+        spent["voice"] = spent["total"] - sum(spent[part] for part in ("listen", "perceive", "express"))
+        sound = Audio(np.concatenate(pieces).astype(np.float32), self.config.audio.sample_rate_hz)
+        return Turn(heard, perception, replace(answers[-1].reply, audio=sound), spent)
 
     def stream(
         self, blocks: Iterable[np.ndarray], conversation: Conversation = Conversation(), seed: int = 0
     ) -> Iterator[np.ndarray]:
         """Take the query in blocks [n] as they come; when they end, yield the reply's sound in pieces.
 
-        The whole query is heard at once when it ends: the listener looks both ways and is quick (see docs/results.md).
+        Each pause may be the end of the query, so the reply is begun in it (`anticipation.py`). The query is then heard
+        at once: the listener looks both ways and is quick (see docs/results.md). The first sentence sounds while the
+        next one is thought of. The pieces are those of `reply`.
         """
-        samples = np.concatenate([np.asarray(b, np.float32) for b in blocks] or [np.zeros(0, np.float32)])
-        heard, perception = self.hear(Audio(samples, self.config.audio.sample_rate_hz))
-        yield from self._voice(self.parts.responder.answer(heard, perception, conversation, seed))
+
+        def answering(samples: np.ndarray) -> Iterator[np.ndarray]:
+            heard, perception = self.hear(Audio(samples, self.config.audio.sample_rate_hz))
+            yield from self._voice(self.parts.responder.answers(heard, perception, conversation, seed))
+
+        yield from answered(blocks, answering)
 
     def warm_up(self) -> None:
         """Run every part once, so that the first real query is not slower than the rest."""
         generator = np.random.default_rng(0)
         noise = (generator.standard_normal(self.config.audio.sample_rate_hz) * 0.01).astype(np.float32)
         heard, perception = self.hear(Audio(noise))
-        answer = self.parts.responder.answer(Heard("hello", 1.0), perception, Conversation())
-        if not list(self._voice(answer)):
+        answers = self.parts.responder.answers(Heard("hello", 1.0), perception, Conversation())
+        if not list(self._voice(answers)):
             raise ModelError("the voice made no sound; the checkpoint is damaged, fetch it again")

@@ -88,6 +88,7 @@ class LlmConfig:
     heads: int = 4
     key_value_heads: int = 4
     feedforward: int = 768
+    copy_heads: int = 0  # pointer heads that take up words from the context; 0: none
     context_tokens: int = 512
     history_turns: int = 4
     reply_tokens: int = 60

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from omni.errors import ModelError
 from omni.phones import normalise
@@ -94,6 +94,7 @@ class Vocabulary:
         missing = [s for s in SPECIALS if s not in self.ids]
         if missing:
             raise ModelError(f"tokenizer lacks {missing[0]}; it belongs to another version, train it again")
+        self.stops = {self.ids[mark] for mark in ".?!" if mark in self.ids}
         self.field_ids = {f: [self.ids[label(f, v)] for v in values] for f, values in FIELDS.items()}
 
     def __len__(self) -> int:
@@ -104,7 +105,7 @@ class Vocabulary:
         """Learn pieces from lower-case texts (Sennrich et al. 2016, BPE)."""
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-            [pre_tokenizers.Metaspace(), pre_tokenizers.Split(r"[.,?!]", "isolated")]
+            [pre_tokenizers.Metaspace(), pre_tokenizers.Split(Regex(r"[.,?!]"), "isolated")]
         )
         tokenizer.decoder = decoders.Metaspace()  # type: ignore[assignment]
         trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIALS), show_progress=False)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -97,3 +103,28 @@ def test_extras_hold_what_only_training_and_measuring_need() -> None:
 def test_the_slow_marker_is_registered() -> None:
     markers = PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]
     assert any(m.startswith("slow") for m in markers)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_its_weights_and_recipes(tmp_path: Path) -> None:
+    """Build the wheel, unpack it elsewhere, and ask it what it is: the repository must not be needed."""
+    build = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--quiet"]
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    copied = tmp_path / "source"
+    leave_out = shutil.ignore_patterns(
+        ".git", ".venv", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache"
+    )
+    shutil.copytree(REPOSITORY, copied, ignore=leave_out)
+    subprocess.run([*build, "-w", str(tmp_path)], cwd=copied, env=environment, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    where = {**environment, "PYTHONPATH": str(site)}
+    asked = [sys.executable, "-P", "-m", "omni.cli", "info", "--json"]
+    told = subprocess.run(asked, cwd=tmp_path, env=where, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(told.stdout)
+    assert Path(found["folder"]).is_relative_to(site)
+    assert {"listener.safetensors", "language_model.safetensors"} <= {f["file"] for f in found["files"]}
+    assert list((site / "omni" / "recipes" / "mini").glob("*.yaml"))
+    assert (site / "omni" / "recipes" / "mini" / "corpus").is_dir()

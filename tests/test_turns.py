@@ -27,6 +27,7 @@ from omni.turns import (
     Reply,
     Style,
     Turn,
+    fitting_styles,
 )
 
 
@@ -92,3 +93,14 @@ def test_records_are_frozen(perceived: Callable[..., Perception]) -> None:
     for record in (Heard("a"), perceived(), Style(), Conversation(), Audio(np.zeros(1, np.float32))):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(record, dataclasses.fields(record)[0].name, None)
+
+
+def test_styles_fit_what_may_be_felt_too() -> None:
+    sure = {e: float(e == "surprised") for e in EMOTIONS}
+    assert fitting_styles("surprised", sure) == FITTING_STYLES["surprised"]
+    doubtful = sure | {"surprised": 0.5, "angry": 0.4, "disgusted": 0.1}
+    assert fitting_styles("surprised", doubtful) == ("serious",)
+    for emotion in EMOTIONS:
+        flat = dict.fromkeys(EMOTIONS, 1 / len(EMOTIONS))
+        assert set(fitting_styles(emotion, flat)) <= set(FITTING_STYLES[emotion])
+        assert fitting_styles(emotion, dict.fromkeys(EMOTIONS, 0.0)) == FITTING_STYLES[emotion]

@@ -49,7 +49,15 @@ TINY = OmniConfig(
         width=8, vector=8, blocks=1, members=2, listener_layers=3, listener_width=16, use_layers=True
     ),
     llm=LlmConfig(
-        vocabulary=200, width=32, layers=2, heads=2, key_value_heads=2, feedforward=48, reply_tokens=14, candidates=3
+        copy_heads=2,
+        vocabulary=200,
+        width=32,
+        layers=2,
+        heads=2,
+        key_value_heads=2,
+        feedforward=48,
+        reply_tokens=14,
+        candidates=3,
     ),
     decoder=DecoderConfig(width=16, encoder_layers=1, decoder_layers=1, heads=2, feedforward=24, llm_width=32),
 )

@@ -207,7 +207,9 @@ class MaskConfig:
 
 
 def mask_mels(mels: Tensor, lengths: Tensor, generator: Generator, config: MaskConfig | None = None) -> Tensor:
-    """Mels [B, T, M] with random spans of time and bands set to each clip's mean; padding past `lengths` [B] is kept.
+    """Mels [B, T, M] with random spans of time and bands set to each bin's mean over the clip; padding is kept.
+
+    `lengths` [B] are the frames of each clip. The mean of a bin is nought once the features are normalised.
 
     Widths are drawn between 0 and the widest (SpecAugment, Park et al. 2019, section 2; the adaptive time masks of
     Park et al. 2020), each mask inside its clip. The masks are drawn on the CPU, whichever device the mels are on.
@@ -223,9 +225,8 @@ def mask_mels(mels: Tensor, lengths: Tensor, generator: Generator, config: MaskC
     valid = torch.arange(frames)[None, :] < inside_lengths[:, None]
     mask = ((time[:, :, None] | band[:, None, :]) & valid[:, :, None]).to(mels.device)
     valid = valid[:, :, None].to(mels.device)
-    count = (inside_lengths.clamp(min=1) * bins).to(mels.device)
-    mean = (mels * valid).sum(dim=(1, 2)) / count
-    return torch.where(mask, mean[:, None, None].to(mels.dtype), mels)
+    mean = (mels * valid).sum(dim=1) / inside_lengths.clamp(min=1)[:, None].to(mels.device)
+    return torch.where(mask, mean[:, None].to(mels.dtype), mels)
 
 
 def _spans(lengths: Tensor, widest: Tensor, masks: int, size: int, generator: Generator) -> Tensor:

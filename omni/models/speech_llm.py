@@ -1,22 +1,27 @@
 """The speech language model: reads sound slots, writes the thought, then the reply.
 
-A transformers `Qwen2ForCausalLM` of small size, so that the class is the one the full-size presets use.
-Shapes: B batch, L tokens, D width, V vocabulary, K sound slots, R candidates.
+A transformers `Qwen2ForCausalLM` of small size, so that the class is the one the full-size presets use, and beside its
+softmax a head that copies words from the context (`nn/copying.py`).
+Shapes: B batch, L new tokens, J tokens read so far, D width, V vocabulary, K sound slots, R candidates.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
 from omni.config import LlmConfig
 from omni.models.adapter import masked_scatter
+from omni.nn.copying import CopyHead
 from omni.nn.sampling import Blocker, nucleus
 from omni.text import END, EXPRESS, FIELDS, SAY, SOUND, SPECIALS, Vocabulary, label
-from omni.turns import FITTING_STYLES, Plan
+from omni.turns import Plan
 
 
 def make_llm(config: LlmConfig) -> Qwen2ForCausalLM:
@@ -41,8 +46,28 @@ def make_llm(config: LlmConfig) -> Qwen2ForCausalLM:
 
 
 @dataclass
+class Memory:
+    """What was read so far: the key-value cache, ids [B, J], the copy head's keys [B, J, H, S], the last embedding."""
+
+    cache: DynamicCache
+    ids: Tensor
+    keys: Tensor | None = None
+    last: Tensor | None = None
+
+    def repeated(self, count: int) -> Memory:
+        """A copy of this memory of one row for `count` candidates."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(count)
+        rest = (x if x is None else x.repeat_interleave(count, 0) for x in (self.ids, self.keys, self.last))
+        return Memory(cache, *rest)  # type: ignore[arg-type]
+
+
+@dataclass
 class Draft:
-    """One candidate reply: ids without the end mark, their mean log-probability, and each token's state [L, D]."""
+    """One candidate for the next sentence. `finished`: the reply ends with it (or before it, if `ids` is empty).
+
+    ids without the end mark, their mean log-probability (the end mark's included), and each token's state [L, D].
+    """
 
     ids: list[int]
     score: float
@@ -57,6 +82,7 @@ class SpeechLLM(nn.Module):
         super().__init__()
         self.config, self.vocabulary, self.blocker = config, vocabulary, blocker
         self.model = make_llm(config)
+        self.copying = CopyHead(config.width, config.copy_heads, len(SPECIALS)) if config.copy_heads else None
         self.marks = {m: vocabulary.ids[m] for m in (EXPRESS, SAY, END, SOUND)}
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -70,78 +96,114 @@ class SpeechLLM(nn.Module):
         """Embeddings [labels, D] of a field's tokens."""
         return self.model.get_input_embeddings().weight[self.vocabulary.field_ids[field]]  # type: ignore[index]
 
+    def token_log_likelihood(self, embeddings: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability [B, L] of each target [B, L] after the tokens up to it. Differentiable; for training."""
+        states = self.model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        logits = self.model.lm_head(states)
+        if self.copying is None:
+            plain = logits.float()
+            return plain.gather(-1, targets[..., None])[..., 0] - plain.logsumexp(-1)
+        keys = self.copying.keys(embeddings, F.pad(embeddings, (0, 0, 1, 0))[:, :-1], states)
+        return self.copying.log_likelihood(logits, states, ids, keys, targets)
+
+    def read(self, embeddings: Tensor, ids: Tensor, memory: Memory | None = None) -> tuple[Memory, Tensor, Tensor]:
+        """Read tokens [B, L] on top of a memory. Returns (memory, states [B, L, D], last log-probabilities [B, V])."""
+        if memory is None:
+            memory = Memory(DynamicCache(config=self.model.config), ids[:, :0])
+        out = self.model.model(inputs_embeds=embeddings, past_key_values=memory.cache, use_cache=True)
+        states = out.last_hidden_state
+        logits = self.model.lm_head(states[:, -1:])
+        memory.ids = torch.cat([memory.ids, ids], dim=1)
+        if self.copying is None:
+            return memory, states, logits[:, 0].log_softmax(-1)
+        first = torch.zeros_like(embeddings[:, :1]) if memory.last is None else memory.last
+        keys = self.copying.keys(embeddings, torch.cat([first, embeddings[:, :-1]], dim=1), states)
+        memory.keys = keys if memory.keys is None else torch.cat([memory.keys, keys], dim=1)
+        memory.last = embeddings[:, -1:]
+        return memory, states, self.copying.mixture(logits, states[:, -1:], memory.ids, memory.keys)[:, 0]
+
     @torch.inference_mode()
-    def prefill(self, ids: list[int], sound: Tensor | None = None, cache: DynamicCache | None = None) -> tuple:
-        """Read tokens into a key-value cache. Returns (cache, last logits [1, V])."""
-        cache = cache if cache is not None else DynamicCache(config=self.model.config)
-        embeddings = self.embed(torch.tensor([ids]), sound)
-        out = self.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.past_key_values, out.logits[:, -1]
+    def prefill(self, ids: list[int], sound: Tensor | None = None, memory: Memory | None = None) -> tuple:
+        """Read tokens of one row. Returns (memory, log-probabilities [1, V] of the next token)."""
+        row = torch.tensor([ids])
+        memory, _, last = self.read(self.embed(row, sound), row, memory)
+        return memory, last
 
     # -- thinking ------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def plan(
-        self, ids: list[int], emotion: str, sound: Tensor | None = None
-    ) -> tuple[Plan, list[int], DynamicCache, Tensor]:
-        """Write the express part greedily under the grammar; the style is limited to those that fit the emotion.
+        self, ids: list[int], styles: Sequence[str], sound: Tensor | None = None
+    ) -> tuple[Plan, list[int], Memory, Tensor]:
+        """Write the express part greedily under the grammar; the style is one of `styles`.
 
-        Returns the plan, the ids written (mark, labels and the say mark, already read), the cache, and the logits
-        [1, V] of the reply's first token.
+        Returns the plan, the ids written (mark, labels and the say mark, already read), the memory, and the
+        log-probabilities [1, V] of the reply's first token.
         """
-        cache, _ = self.prefill(ids, sound)
         written = [self.marks[EXPRESS]]
-        cache, logits = self.prefill(written, cache=cache)
+        memory, logits = self.prefill(ids + written, sound)
         chosen: dict[str, str] = {}
         for field in ("need", "strategy", "intent", "style"):
-            allowed = FITTING_STYLES[emotion] if field == "style" else FIELDS[field]
+            allowed = tuple(styles) if field == "style" else FIELDS[field]
             options = [self.vocabulary.ids[label(field, value)] for value in allowed]
             best = int(logits[0, options].argmax())
             chosen[field] = allowed[best]
             written.append(options[best])
-            cache, logits = self.prefill([options[best]], cache=cache)
-        cache, logits = self.prefill([self.marks[SAY]], cache=cache)
-        written.append(self.marks[SAY])
-        return Plan(chosen["need"], chosen["strategy"], chosen["intent"], chosen["style"]), written, cache, logits
+            if field == "style":
+                written.append(self.marks[SAY])
+            memory, logits = self.prefill(written[memory.ids.shape[1] - len(ids) :], memory=memory)
+        return Plan(chosen["need"], chosen["strategy"], chosen["intent"], chosen["style"]), written, memory, logits
 
     # -- answering -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def answer(self, cache: DynamicCache, first: Tensor, seed: int, candidates: int | None = None) -> list[Draft]:
-        """Sample candidate replies in one batch after `plan`, whose cache and first logits [1, V] it takes.
+    def sentences(
+        self, memory: Memory, first: Tensor, generator: torch.Generator, said: list[int], count: int | None = None
+    ) -> list[Draft]:
+        """Sample candidates for the next sentence in one batch; best mean log-probability first.
 
-        Best mean log-probability first. A token that would complete a run of words of a training reply is not allowed,
-        nor is a repeated trigram.
+        `memory` and the log-probabilities [1, V] of the `first` token come from `plan`, or from `prefill` of the last
+        sentence; the memory is left as it was. A token that would complete a run of words of a training reply is not
+        allowed, nor is a trigram repeated from the sentence or from what was `said`. Once three quarters of the
+        candidates are done the rest are given up.
         """
-        count = candidates or self.config.candidates
-        generator = torch.Generator().manual_seed(seed)
-        cache.batch_repeat_interleave(count)
+        count = count or self.config.candidates
+        memory = memory.repeated(count)
         logits = first.expand(count, -1).clone()
         rows: list[list[int]] = [[] for _ in range(count)]
-        totals = torch.zeros(count)
+        totals, counts = torch.zeros(count), torch.zeros(count)
         states: list[Tensor] = []
-        done = torch.zeros(count, dtype=torch.bool)
-        for _ in range(self.config.reply_tokens):
-            chosen = self._choose(logits, rows, generator)
-            log_probabilities = logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
-            totals += torch.where(done, torch.zeros(()), log_probabilities)
+        finished: dict[int, bool] = {}
+        for _ in range(max(1, self.config.reply_tokens - len(said))):
+            chosen = self._choose(logits, [said + r for r in rows], generator)
+            running = torch.tensor([r not in finished for r in range(count)])
+            totals += torch.where(running, logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0], torch.zeros(()))
+            counts += running
+            memory, state, logits = self.read(self.embed(chosen[:, None]), chosen[:, None], memory)
+            states.append(state[:, 0])
             for row, token in enumerate(chosen.tolist()):
-                if not done[row] and token != self.marks[END]:
+                if row in finished:
+                    continue
+                if token == self.marks[END]:
+                    finished[row] = True
+                else:
                     rows[row].append(token)
-            done |= chosen == self.marks[END]
-            out = self.model.model(
-                inputs_embeds=self.model.get_input_embeddings()(chosen[:, None]), past_key_values=cache, use_cache=True
-            )
-            states.append(out.last_hidden_state[:, 0])
-            logits = self.model.lm_head(states[-1])
-            if bool(done.all()):
+                if token in self.vocabulary.stops:
+                    finished[row] = False
+            if 4 * len(finished) >= 3 * count:
                 break
         stacked = torch.stack(states, 1)
+        done = list(finished) or list(range(count))
         drafts = [
-            Draft(ids, float(totals[r]) / max(1, len(ids) + 1), stacked[r, : len(ids)].clone(), bool(done[r]))
-            for r, ids in enumerate(rows)
+            Draft(
+                rows[r],
+                float(totals[r] / counts[r]),
+                stacked[r, : len(rows[r])].clone(),
+                finished.get(r, True),
+            )
+            for r in done
         ]
-        return sorted(drafts, key=lambda d: (d.finished, d.score), reverse=True)
+        return sorted(drafts, key=lambda d: d.score, reverse=True)
 
     def _choose(self, logits: Tensor, rows: list[list[int]], generator: torch.Generator) -> Tensor:
         logits[:, : len(SPECIALS)] = logits[:, : len(SPECIALS)].where(self._is_end(), torch.tensor(float("-inf")))
@@ -172,11 +234,10 @@ class SpeechLLM(nn.Module):
 
     @torch.inference_mode()
     def log_likelihood(self, prompt: list[int], targets: list[list[int]], sound: Tensor | None = None) -> Tensor:
-        """Mean log-probability of each target and its end mark after one prompt, in one padded batch: [R]."""
-        rows = [[*t, self.marks[END]] for t in targets]
-        width = max(map(len, rows))
-        ids = torch.tensor([prompt + r + [0] * (width - len(r)) for r in rows])
-        out = self.model(inputs_embeds=self.embed(ids, sound), use_cache=False, logits_to_keep=width + 1).logits
-        scores = out[:, :-1].log_softmax(-1).gather(-1, ids[:, len(prompt) :, None])[..., 0]
-        keep = torch.tensor([[1.0] * len(r) + [0.0] * (width - len(r)) for r in rows])
+        """Mean log-probability of each target's ids after one prompt, in one padded batch: [R]."""
+        width = max(map(len, targets))
+        ids = torch.tensor([prompt + t + [0] * (width - len(t)) for t in targets])
+        before = ids[:, :-1]
+        scores = self.token_log_likelihood(self.embed(before, sound), before, ids[:, 1:])[:, len(prompt) - 1 :]
+        keep = torch.tensor([[1.0] * len(t) + [0.0] * (width - len(t)) for t in targets])
         return (scores * keep).sum(-1) / keep.sum(-1)

@@ -13,6 +13,7 @@ import torchaudio
 from safetensors.torch import save_file
 from torch import Tensor
 
+from omni.audio.augment import AugmentConfig, Augmenter, MaskConfig, change_speed, mask_mels
 from omni.audio.io import load_clip
 from omni.config import AudioConfig, ListenerConfig, build, dump
 from omni.data.batching import Schedule
@@ -37,50 +38,32 @@ class ListenerData:
     batch_frames: int = 10_000
     longest_frames: int = 1_700
     validation_clips: int = 60
-    masks: int = 2
-    mask_bins: int = 20
-    mask_share: float = 0.08
+    time_masks: int = 4
+    widest_time_share: float = 0.04
+    bin_masks: int = 2
+    widest_bins: int = 20
 
 
-@lru_cache(maxsize=32)
-def _sounds(folder: str) -> list[np.ndarray]:
-    return [load_clip(p) for p in sorted(Path(folder).glob("*.flac"))]
+SPEEDS = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12)
+
+
+@lru_cache(maxsize=4)
+def _augmenter(noise: Path) -> Augmenter:
+    """The speed of most clips changes; half of the clips get a room, noise or a narrow channel."""
+    noises, rooms = (
+        [torch.from_numpy(load_clip(p)) for p in sorted((noise / kind).glob("*.flac"))] for kind in ("noise", "rir")
+    )
+    config = AugmentConfig(speed_chance=1.0, speeds=SPEEDS)
+    return Augmenter(config, noises, rooms)
 
 
 def degrade(samples: np.ndarray, seed: int, noise: Path | None) -> np.ndarray:
-    """Random speed (0.88-1.12) and, for half of the clips, a room and noise at 5-25 dB; a function of the seed."""
-    draw = random.Random(seed)
+    """Samples [N] at another speed, in a room, with noise; without a noise folder only the speed. A function of the seed."""
+    generator = torch.Generator().manual_seed(seed)
     sound = torch.from_numpy(np.ascontiguousarray(samples))
-    speed = draw.choice((0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12))
-    if speed != 1.0:
-        sound = torchaudio.functional.resample(sound, round(100 * speed), 100)
-    if noise is None or draw.random() < 0.5:
-        return sound.numpy()
-    if draw.random() < 0.4:
-        room = torch.from_numpy(draw.choice(_sounds(str(noise / "rir"))))
-        room = room / room.square().sum().sqrt()
-        sound = torchaudio.functional.fftconvolve(sound, room)[: len(sound)]
-    hum = draw.choice(_sounds(str(noise / "noise")))
-    start = draw.randrange(max(1, len(hum) - 1))
-    piece = torch.from_numpy(np.resize(np.roll(hum, -start), len(sound)).copy())
-    return torchaudio.functional.add_noise(sound[None], piece[None], torch.tensor([draw.uniform(5, 25)]))[0].numpy()
-
-
-def spec_augment(mel: Tensor, lengths: Tensor, data: ListenerData, generator: torch.Generator) -> Tensor:
-    """Mask bands of bins and spans of frames with the clip's mean (Park et al. 2019, arXiv 1904.08779). [B, T, M]."""
-    batch, frames, mels = mel.shape
-    fill = (mel.sum(1) / lengths[:, None]).clone()[:, None].expand_as(mel)
-    hidden = torch.zeros(batch, frames, mels, dtype=torch.bool)
-    time, bins = torch.arange(frames), torch.arange(mels)
-    for _ in range(data.masks):
-        width = torch.randint(0, data.mask_bins + 1, (batch, 1), generator=generator)
-        start = (torch.rand(batch, 1, generator=generator) * (mels - width)).long()
-        hidden |= ((bins >= start) & (bins < start + width))[:, None, :]
-    for _ in range(2 * data.masks):
-        width = (torch.rand(batch, 1, generator=generator) * data.mask_share * lengths[:, None] / 2).long()
-        start = (torch.rand(batch, 1, generator=generator) * (lengths[:, None] - width)).long()
-        hidden |= ((time >= start) & (time < start + width))[:, :, None]
-    return torch.where(hidden, fill, mel)
+    if noise is None:
+        return change_speed(sound, SPEEDS[int(torch.randint(len(SPEEDS), (), generator=generator))]).numpy()
+    return _augmenter(noise)(sound, generator).numpy()
 
 
 def collapse(ids: list[int]) -> list[int]:
@@ -104,6 +87,8 @@ class ListenerTask:
             raise DataError(f"no noise recordings in {noise / 'noise'}; set data.noise to null to train without")
         self.variants = [self._features(train, cache, noise, v) for v in range(self.settings.variants)]
         self.validation = FeatureCache(held, cache / self.settings.cache, "valid")
+        own = self.settings
+        self.masks = MaskConfig(own.time_masks, own.widest_time_share, own.bin_masks, own.widest_bins)
         self.targets = [listener_targets(c.text or "") for c in train]
         lengths = [self.variants[0].frames(i) for i in range(len(train))]
         self.schedule = Schedule(lengths, self.settings.batch_frames, recipe.seed, self.settings.longest_frames)
@@ -123,7 +108,7 @@ class ListenerTask:
         lengths = torch.tensor([len(m) for m in mels])
         mel = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
         generator = torch.Generator().manual_seed(self.recipe.seed + step)
-        mel = spec_augment(mel, lengths, self.settings, generator)
+        mel = mask_mels(mel, lengths, generator, self.masks)
         targets = [torch.tensor(self.targets[i]) for i in chosen]
         sizes = torch.tensor([len(t) for t in targets])
         return mel, lengths, torch.nn.utils.rnn.pad_sequence(targets, batch_first=True), sizes

@@ -24,6 +24,12 @@ def next_token(logits: Tensor, targets: Tensor, ignore: int = -100) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=ignore)
 
 
+def scored_nats(log_likelihood: Tensor, targets: Tensor, ignore: int = -100) -> Tensor:
+    """Mean negative log-likelihood of the targets that are scored. Both [B, L]."""
+    scored = targets != ignore
+    return -(log_likelihood * scored).sum() / scored.sum().clamp_min(1)
+
+
 def emotion_vector(predicted: Tensor, target: Tensor, mse: float = 0.6, cosine: float = 0.4) -> Tensor:
     """0.6 MSE + 0.4 (1 - cosine), Empathy Omni's released emotion loss (arXiv 2508.18655). [B, D] each; zero when equal."""
     away = 1 - F.cosine_similarity(predicted, target, dim=-1)

@@ -20,7 +20,7 @@ from omni.models.speech_llm import SpeechLLM
 from omni.nn.sampling import Blocker
 from omni.phones import dictionary, normalise, unstressed
 from omni.text import END, LISTEN, SAY, SOUND, USER, Vocabulary, spoken_form
-from omni.train.losses import next_token
+from omni.train.losses import scored_nats
 from omni.train.recipe import Recipe
 from omni.turns import EMOTIONS
 
@@ -121,6 +121,9 @@ class LanguageModelTask:
         self.vocabulary = Vocabulary.load(vocabulary_folder)
         torch.manual_seed(recipe.seed)
         self.model: nn.Module = SpeechLLM(self.config, self.vocabulary)
+        if self.settings.start_from:
+            self.model = load_language_model(cache.parent / self.settings.start_from / "export", self.config, grow=True)
+            self.vocabulary = self.model.vocabulary
         train, held = self._streams(data)
         self.stream, self.held = torch.tensor(train), torch.tensor(held)
 
@@ -144,19 +147,29 @@ class LanguageModelTask:
         return torch.stack([stream[s : s + width + 1] for s in starts.tolist()])
 
     def batch(self, step: int) -> Tensor:
+        """Rows [rows + copy_rows, row_tokens + 1] of the stream; the second half of the last ones repeats the first."""
+        return self._plain_rows(self.settings.rows, step)
+
+    def _plain_rows(self, rows: int, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.recipe.seed * 7_777_777 + step)
-        return self._rows(self.stream, self.settings.rows, generator)
+        found = self._rows(self.stream, rows + self.settings.copy_rows, generator)
+        half = found.shape[1] // 2
+        found[rows:, half : 2 * half] = found[rows:, :half].clone()
+        return found
+
+    def _plain_nats(self, rows: Tensor) -> Tensor:
+        before = rows[:, :-1]
+        embeddings = self.model.embed(before)  # type: ignore[operator]
+        return -self.model.token_log_likelihood(embeddings, before, rows[:, 1:]).mean()  # type: ignore[operator]
 
     def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
-        logits = self.model.model(input_ids=batch[:, :-1], use_cache=False).logits  # type: ignore[operator]
-        loss = next_token(logits, batch[:, 1:])
+        loss = self._plain_nats(batch)
         return loss, {"perplexity": float(loss.detach().exp())}
 
     def validate(self) -> dict[str, float]:
         """Mean negative log-likelihood a token on held-out dialogues."""
         rows = self._rows(self.held, 12, torch.Generator().manual_seed(0))
-        logits = self.model.model(input_ids=rows[:, :-1], use_cache=False).logits  # type: ignore[operator]
-        loss = float(next_token(logits, rows[:, 1:]))
+        loss = float(self._plain_nats(rows))
         return {"nats_per_token": loss, "perplexity": float(torch.tensor(loss).exp())}
 
     def export(self, folder: Path) -> None:
@@ -166,12 +179,15 @@ class LanguageModelTask:
         (folder / "llm.yaml").write_text(dump(self.config), encoding="utf-8")
 
 
-def load_language_model(folder: Path, config: LlmConfig, blocker: Blocker | None = None) -> SpeechLLM:
-    """A `SpeechLLM` from an export folder (half precision on disk, float32 in memory)."""
+def load_language_model(
+    folder: Path, config: LlmConfig, blocker: Blocker | None = None, grow: bool = False
+) -> SpeechLLM:
+    """A `SpeechLLM` from an export folder (half precision on disk, float32 in memory); `grow` may add a copy head."""
     model = SpeechLLM(config, Vocabulary.load(folder), blocker)
     weights = {k: v.float() for k, v in load_file(folder / "language_model.safetensors").items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or any(not m.endswith("lm_head.weight") for m in missing):
+    new = ("lm_head.weight", "copying.") if grow else ("lm_head.weight",)
+    if unexpected or any(not any(name in m for name in new) for m in missing):
         raise DataError(f"{folder} does not hold this language model: missing {missing}, unexpected {unexpected}")
     model.model.tie_weights()
     return model
@@ -186,12 +202,9 @@ class ExpressTask(LanguageModelTask):
 
     def __init__(self, recipe: Recipe, data: Path, cache: Path) -> None:
         super().__init__(recipe, data, cache)
-        if self.settings.start_from:
-            folder = cache.parent / self.settings.start_from / "export"
-            self.model = load_language_model(folder, self.config)
-            self.vocabulary = self.model.vocabulary
         everything = corpus.read(Path(self.settings.corpus))
         train, held = corpus.split(everything)
+        self.vocabulary.names.update(corpus.proper_names(train))
         self.train_dialogues, self.held_dialogues = corpus.dialogues(train), corpus.dialogues(held)
         self.misheard = Misheard([e.say for e in train])
         sizes = [sum(len(self.vocabulary.encode(e.say + " " + e.reply)) + 14 for e in d) for d in self.train_dialogues]
@@ -212,7 +225,8 @@ class ExpressTask(LanguageModelTask):
                 heard = self.misheard(heard, draw) if draw.random() < self.settings.misheard else heard
                 heard = "" if draw.random() < self.settings.unheard else heard
             prompt = self.vocabulary.prompt(heard, sound_slots=1)
-            perceived = self.vocabulary.perceived(exchange.emotion, exchange.intensity, exchange.match)
+            match = exchange.match if self.config.reads_match else "agrees"
+            perceived = self.vocabulary.perceived(exchange.emotion, exchange.intensity, match)
             rest = self.vocabulary.expressed(exchange.plan) + self.vocabulary.said(exchange.reply)
             ids += prompt + perceived + rest
             scored += [False] * (len(prompt) + len(perceived) + 1) + [True] * (len(rest) - 1)
@@ -235,25 +249,20 @@ class ExpressTask(LanguageModelTask):
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
         draw = random.Random(self.recipe.seed * 31_337 + step)
         chosen = [self.sequence(self.train_dialogues[i], draw) for i in self.plan_of_batches[step]]
-        generator = torch.Generator().manual_seed(self.recipe.seed * 7_777_777 + step)
-        replay = self._rows(self.stream, self.settings.replay_rows + self.settings.copy_rows, generator)
-        half = replay.shape[1] // 2
-        again = replay[self.settings.replay_rows :, :half]
-        replay[self.settings.replay_rows :, half : 2 * half] = again
-        return (*self._collate(chosen), replay)
+        return (*self._collate(chosen), self._plain_rows(self.settings.replay_rows, step))
 
-    def _logits(self, ids: Tensor, posteriors: Tensor) -> Tensor:
+    def _nats(self, ids: Tensor, targets: Tensor, posteriors: Tensor) -> Tensor:
         embeddings = self.model.model.get_input_embeddings()(ids)  # type: ignore[operator, union-attr]
         slots = ids == self.vocabulary.ids[SOUND]
         mixed = posteriors @ self.model.label_embeddings("emotion")  # type: ignore[operator]
         embeddings = embeddings.masked_scatter(slots[..., None], mixed[: int(slots.sum())].to(embeddings.dtype))
-        return self.model.model(inputs_embeds=embeddings, use_cache=False).logits  # type: ignore[operator]
+        found = self.model.token_log_likelihood(embeddings, ids, targets.clamp_min(0))  # type: ignore[operator]
+        return scored_nats(found, targets)
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
         ids, targets, posteriors, replay = batch
-        reply = next_token(self._logits(ids, posteriors), targets)
-        plain = self.model.model(input_ids=replay[:, :-1], use_cache=False).logits  # type: ignore[operator]
-        kept = next_token(plain, replay[:, 1:])
+        reply = self._nats(ids, targets, posteriors)
+        kept = self._plain_nats(replay)
         return reply + 0.2 * kept, {"reply": float(reply.detach()), "plain": float(kept.detach())}
 
     def validate(self) -> dict[str, float]:
@@ -263,7 +272,7 @@ class ExpressTask(LanguageModelTask):
             rows = [self.sequence(d, None) for d in self.held_dialogues[start : start + 24]]
             ids, targets, posteriors = self._collate(rows)
             scored = int((targets != IGNORED).sum())
-            total += float(next_token(self._logits(ids, posteriors), targets)) * scored
+            total += float(self._nats(ids, targets, posteriors)) * scored
             count += scored
         return {"nats_per_token": total / count}
 

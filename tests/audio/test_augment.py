@@ -152,8 +152,8 @@ def test_masks_stay_inside_each_clip():
     assert changed[0].any()
     for clip, length in enumerate(lengths):
         assert not changed[clip, length:].any()
-        mean = mels[clip, :length].mean()
-        assert torch.allclose(masked[clip][changed[clip]], mean, atol=1e-5)
+        mean = mels[clip, :length].mean(0).expand_as(mels[clip])
+        assert torch.allclose(masked[clip][changed[clip]], mean[changed[clip]], atol=1e-5)
 
 
 def test_masks_are_spans_of_whole_rows_and_columns_no_wider_than_asked():

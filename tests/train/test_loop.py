@@ -61,7 +61,7 @@ def recipe(**changes: Any) -> Recipe:
     base = Recipe(
         part="listener", steps=12, learning_rate=0.003, warmup_steps=2, bfloat16=False, validate_every=1000, seed=3,
         save_every_s=0.0, weight_decay=0.01,
-        data={"manifests": ["manifest.jsonl"], "variants": 1, "batch_frames": 200, "masks": 1, "mask_bins": 4},
+        data={"manifests": ["manifest.jsonl"], "variants": 1, "batch_frames": 200, "bin_masks": 1, "widest_bins": 4},
         model={"width": 32, "feedforward": 48, "heads": 2, "outer_layers": 1, "inner_layers": 1, "last_layers": 1},
     )  # fmt: skip
     return replace(base, **changes)
@@ -123,7 +123,7 @@ def test_killed_and_resumed_gives_the_identical_next_losses(
 def test_it_learns_a_handful_of_sentences_by_heart(spoken: Path, tmp_path: Path) -> None:
     chosen = recipe(
         steps=260, learning_rate=0.004, average_decay=0.9, decay_fraction=0.3, save_every_s=1e9,
-        data={"manifests": ["manifest.jsonl"], "variants": 1, "batch_frames": 1000, "masks": 0},
+        data={"manifests": ["manifest.jsonl"], "variants": 1, "batch_frames": 1000, "bin_masks": 0},
         model={"width": 32, "feedforward": 64, "heads": 2, "outer_layers": 1, "inner_layers": 1, "last_layers": 1,
                "dropout": 0.0},
     )  # fmt: skip
