@@ -11,7 +11,8 @@ ROOT = Path(omni.__file__).parent
 #: From the foundations to the command line; a layer may import from itself and from those before it.
 LAYERS = (
     "errors", "files", "config", "turns", "phones", "text", "spoken", "audio", "nn", "models", "backbones",
-    "answering", "anticipation", "checkpoint", "assemble", "card", "packing", "empathy", "data", "train", "assistant", "evaluation",
+    "answering", "anticipation",
+    "checkpoint", "assemble", "card", "packing", "empathy", "data", "train", "assistant", "evaluation",
     "batch", "serve", "bench", "demo", "cli", "__main__",
 )  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))

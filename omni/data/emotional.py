@@ -116,46 +116,60 @@ class EmotionFeatures:
         listener: SpeechEncoder | None = None,
     ) -> None:  # fmt: skip
         names = "\n".join(f"{c.id} {c.audio.name}" for c in clips)
-        digest = hashlib.sha256(f"{names} {longest_s} {noise is None} {_mark(listener)}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{names} {longest_s} {noise is None}".encode()).hexdigest()[:12]
         self.path = folder / f"voice-{variant}-{digest}.f16"
         self.width = AudioConfig().mels + len(CHANNELS)
+        self.layered: Tensor | None = None
+
+        def sound(index: int) -> np.ndarray:
+            samples = load(clips[index], longest_s, index)
+            return disguise(samples, 7919 * variant + 104_729 * index, noise) if variant else samples
+
         if not self.path.exists():
-            self._build(clips, variant, noise, longest_s, listener)
+            self._build(len(clips), sound)
         self.offsets: list[int] = json.loads(self.path.with_suffix(".json").read_text())
         self.data = np.memmap(self.path, np.float16, "r").reshape(-1, self.width)
-        layered = self.path.with_suffix(".npy")
-        self.layered = torch.from_numpy(np.load(layered).astype(np.float32)) if layered.exists() else None
+        if listener is not None:
+            layered = self.path.with_name(f"{self.path.stem}-{_mark(listener)}.npy")
+            if not layered.exists():
+                self._build_layered(len(clips), sound, listener, layered)
+            self.layered = torch.from_numpy(np.load(layered).astype(np.float32))
 
-    def _build(
-        self, clips: list[Clip], variant: int, noise: Path | None, longest_s: float, listener: SpeechEncoder | None
-    ) -> None:  # fmt: skip
+    def _build(self, count: int, sound: Callable[[int], np.ndarray]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         offsets, partial = [0], self.path.with_suffix(".partial")
-        layered: list[np.ndarray] = []
+        spans: list[tuple[int, int]] = []
         with partial.open("wb") as file:
-            for index, clip in enumerate(tqdm(clips, desc=self.path.stem, unit="clip", mininterval=5)):
-                samples = load(clip, longest_s, index)
-                if variant:
-                    samples = disguise(samples, 7919 * variant + 104_729 * index, noise)
-                mel, prosody, span = tracks(torch.from_numpy(samples))
+            for index in tqdm(range(count), desc=self.path.stem, unit="clip", mininterval=5):
+                mel, prosody, span = tracks(torch.from_numpy(sound(index)))
                 joined = torch.cat([mel, prosody], dim=-1)[span].half().numpy()
                 file.write(joined.tobytes())
                 offsets.append(offsets[-1] + len(joined))
-                if listener is not None:
-                    layered.append(_layered(listener, torch.from_numpy(samples), span))
-        if layered:
-            np.save(self.path.with_suffix(".npy"), np.stack(layered))
+                spans.append((span.start, span.stop))
+        np.save(self.path.with_suffix(".npy"), np.array(spans, np.int64).reshape(-1, 2))
         self.path.with_suffix(".json").write_text(json.dumps(offsets))
         os.replace(partial, self.path)
+
+    def _build_layered(
+        self, count: int, sound: Callable[[int], np.ndarray], listener: SpeechEncoder, path: Path
+    ) -> None:  # fmt: skip
+        """The listener's layers: apart from the rest, because they are to be made again whenever it changes."""
+        spans, rows = np.load(self.path.with_suffix(".npy")), []
+        for index in tqdm(range(count), desc=path.stem, unit="clip", mininterval=5):
+            rows.append(_layered(listener, torch.from_numpy(sound(index)), slice(*spans[index].tolist())))
+        with path.with_suffix(".partial").open("wb") as file:
+            np.save(file, np.stack(rows))
+        os.replace(path.with_suffix(".partial"), path)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rows = torch.from_numpy(self.data[self.offsets[index] : self.offsets[index + 1]].astype(np.float32))
         return rows[:, : -len(CHANNELS)], rows[:, -len(CHANNELS) :]
 
 
-def _mark(listener: SpeechEncoder | None) -> str:
+def _mark(listener: SpeechEncoder) -> str:
     """What tells the weights of one listener from another's."""
-    return "" if listener is None else f"{sum(float(p.double().abs().sum()) for p in listener.parameters()):.6f}"
+    weights = f"{sum(float(p.double().abs().sum()) for p in listener.parameters()):.6f}"
+    return hashlib.sha256(weights.encode()).hexdigest()[:8]
 
 
 @torch.no_grad()

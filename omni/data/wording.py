@@ -69,6 +69,11 @@ def queries(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
     return [s for e in training for s in sentences(e.say)], [s for e in held for s in sentences(e.say)]
 
 
+def prose(folder: Path) -> list[list[str]]:
+    """Sentences of the project's own prose in the manner of old books, `*.txt` in `folder`; none if there is none."""
+    return [s for path in sorted(folder.glob("*.txt")) for s in sentences(" ".join(path.read_text("utf-8").split()))]
+
+
 def vocabulary(
     corpora: Iterable[list[list[str]]], sure: list[list[str]], least: int = 5, most: int = 60_000
 ) -> list[str]:

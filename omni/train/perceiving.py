@@ -90,6 +90,17 @@ def fit_temperature(logits: Tensor, truth: Tensor) -> float:
     return float(grid[losses.argmin()])
 
 
+class Chosen:
+    """Some clips of cached features: made once for all, so that other speakers can be held out without making them again."""
+
+    def __init__(self, features: EmotionFeatures, places: list[int]) -> None:
+        self.features, self.places = features, places
+        self.layered = None if features.layered is None else features.layered[places]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.features[self.places[index]]
+
+
 class PerceiverTask:
     """Trains `EmotionPerceiver`."""
 
@@ -104,12 +115,19 @@ class PerceiverTask:
             self.model.temperature.fill_(self.settings.temperature)
         listener = self._listener(cache.parent)
         noise = data / self.settings.noise if self.settings.noise else None
-        self.train_items, self.held = self._split(data)
+        items = self._items(data)
+        held_out = set(self.settings.held_out_speakers)
+        places = [n for n, item in enumerate(items) if item.clip.speaker not in held_out]
+        held = [n for n, item in enumerate(items) if item.clip.speaker in held_out]
+        if not places:
+            raise DataError("no training clips are left after taking out held-out and reserved speakers; check `data`")
+        held = held or places[: self.settings.batch_clips]
+        self.train_items, self.held = [items[n] for n in places], [items[n] for n in held]
         folder, longest = cache / self.settings.cache, self.settings.longest_s
-        clips = [i.clip for i in self.train_items]
-        versions = range(self.settings.variants + 1)
-        self.variants = [EmotionFeatures(clips, folder, v, noise, longest, listener) for v in versions]
-        self.validation = EmotionFeatures([i.clip for i in self.held], folder, 0, None, longest, listener)
+        clips, versions = [i.clip for i in items], range(self.settings.variants + 1)
+        everything = [EmotionFeatures(clips, folder, v, noise, longest, listener) for v in versions]
+        self.variants = [Chosen(v, places) for v in everything]
+        self.validation = Chosen(everything[0], held)
         self.sums = [self._functionals(v) for v in self.variants]  # of each variant [clips, K]
         if not self.settings.start:
             self._standardise()
@@ -137,23 +155,17 @@ class PerceiverTask:
             self.model.layer_usual.copy_(torch.cat(layered).mean(0))
             self.model.layer_spread.copy_(torch.cat(layered).std(0).clamp_min(1e-3))
 
-    def _split(self, data: Path) -> tuple[list[Labelled], list[Labelled]]:
-        """(training clips, held-out clips), no speaker in both, reserved speakers in neither."""
-        reserved, held_out = set(self.settings.reserved_speakers), set(self.settings.held_out_speakers)
-        train: list[Labelled] = []
-        held: list[Labelled] = []
-        seen: Counter[str] = Counter()
+    def _items(self, data: Path) -> list[Labelled]:
+        """Every labelled clip but those of reserved speakers and those that are thinned out."""
+        reserved, seen, found = set(self.settings.reserved_speakers), Counter[str](), []
         for item in gather(data, self.settings.sources):
             seen[item.source] += 1
             left_out = seen[item.source] % self.settings.thin.get(item.source, 1) != 0
-            if item.clip.speaker in reserved or left_out:
-                continue
-            (held if item.clip.speaker in held_out else train).append(item)
-        if not train:
-            raise DataError("no training clips are left after taking out held-out and reserved speakers; check `data`")
-        return train, held or train[: self.settings.batch_clips]
+            if item.clip.speaker not in reserved and not left_out:
+                found.append(item)
+        return found
 
-    def _functionals(self, features: EmotionFeatures) -> Tensor:
+    def _functionals(self, features: Chosen) -> Tensor:
         """Functionals of all clips, once: in training they would cost as much as the rest of the model. [clips, K]."""
         found = []
         for start in range(0, len(self.train_items), 16):

@@ -32,7 +32,7 @@ Utterance = tuple[np.ndarray, str]
 
 @dataclass(frozen=True)
 class WordsData:
-    """The `data` block of `recipes/mini/0_words.yaml`. Paths are relative to --data; `exchanges` to the repository."""
+    """The `data` block of `recipes/mini/0_words.yaml`. Paths are relative to --data; own texts to the repository."""
 
     transcripts: str = "librispeech/train.jsonl"
     held_out_speakers: list[str] = field(default_factory=lambda: ["32", "1737", "5789", "7859"])
@@ -41,6 +41,7 @@ class WordsData:
     )
     comments: list[str] = field(default_factory=lambda: ["text/goemotions_*.jsonl.gz"])
     exchanges: str = "recipes/mini/corpus"
+    prose: str = "recipes/mini/prose"
     vocabulary: int = 60_000
     rare: int = 5  # words without a known pronunciation must occur so often
     bigrams: int = 500_000
@@ -55,6 +56,12 @@ def _paths(data: Path, patterns: Sequence[str]) -> list[Path]:
             f"no text in {data} matches {', '.join(patterns)}; give the data folder with --data or OMNI_DATA"
         )
     return found
+
+
+def _own(folder: str) -> Path:
+    """A folder of the repository, wherever the command is run."""
+    here = Path(folder)
+    return here if here.is_dir() else Path(__file__).parents[2] / here
 
 
 class Mixture(nn.Module):
@@ -76,11 +83,11 @@ class WordsTask:
         self.recipe, self.settings = recipe, build(WordsData, recipe.data, "data")
         settings = self.settings
         read, read_held = wording.transcripts(data / settings.transcripts, set(settings.held_out_speakers))
-        here = Path(settings.exchanges)
-        said, said_held = wording.queries(here if here.is_dir() else Path(__file__).parents[2] / here)
+        said, said_held = wording.queries(_own(settings.exchanges))
+        prose = wording.prose(_own(settings.prose))
         talk = wording.turns(_paths(data, settings.dialogues))
         comments = wording.turns(_paths(data, settings.comments))
-        corpora = [read, talk, comments, said]
+        corpora = [read, talk, comments, said, *([prose] if prose else [])]
         self.words = wording.vocabulary(corpora, read + said, settings.rare, settings.vocabulary)
         streams = [encode(corpus, self.words) for corpus in corpora]
         self.stream = np.concatenate(streams)
@@ -109,7 +116,7 @@ class WordsTask:
     def build(self) -> LexiconDecoder:
         """The mixed and pruned model with its lexicon, and untuned settings."""
         shares = self.model.weights.detach().softmax(0).tolist()
-        log.info("shares of read, dialogues, comments, exchanges: %s", np.round(shares, 3))
+        log.info("shares of read, dialogues, comments, exchanges, prose: %s", np.round(shares, 3))
         model = prune(mix(self.models, shares), self.stream, self.settings.bigrams, self.settings.trigrams)
         return LexiconDecoder(model, Lexicon(pronunciations(self.words, skip=len(SPECIAL))))
 
