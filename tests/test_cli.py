@@ -20,7 +20,7 @@ from omni import __version__
 from omni.checkpoint import INDEX
 from omni.cli import main
 from omni.turns import EMOTIONS
-from tests.tiny import REPOSITORY
+from tests.tiny import REPOSITORY, voiced_clip
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -140,7 +140,70 @@ def test_queries_that_cannot_be_heard_are_exit_code_3(
     assert not (tmp_path / "a.wav").exists()
 
 
+@pytest.fixture
+def bad_files(tmp_path: Path) -> dict[str, Path]:
+    """Files that hold no query, by what is wrong with them."""
+    folder = tmp_path / "bad"
+    (folder / "folder.wav").mkdir(parents=True)
+    (folder / "empty.wav").touch()
+    for kind, value in (("nan", np.nan), ("infinite", np.inf)):
+        samples = np.full(16_000, 0.1, np.float32)
+        samples[900] = value
+        soundfile.write(folder / f"{kind}.wav", samples, 16_000, subtype="FLOAT")
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 8000 * 60).astype(np.float32)
+    with soundfile.SoundFile(folder / "half_an_hour.wav", "w", 8000, 1, "PCM_U8") as file:
+        for _ in range(30):
+            file.write(noise)
+    soundfile.write(folder / "no_samples.wav", np.zeros(0, np.float32), 16_000)
+    return {p.stem: p for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("folder", "folder"),
+        ("empty", "empty"),
+        ("nan", "finite"),
+        ("infinite", "finite"),
+        ("half_an_hour", "120"),
+        ("no_samples", "100 ms"),
+    ],
+)
+def test_no_query_no_reply(run: Run, bad_files: dict[str, Path], tmp_path: Path, kind: str, words: str) -> None:
+    code, printed, err = run("reply", bad_files[kind], "-o", tmp_path / "a.wav")
+    assert (code, printed) == (3, "")
+    assert words in one_line(err)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad"]  # nothing half-written
+
+
 # -- hear --------------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_recording_is_heard(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    sound = voiced_clip(1.0)
+    kinds = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "ULAW", "IMA_ADPCM"]
+    files = [tmp_path / f"{kind}.wav" for kind in kinds]
+    for path in files:
+        soundfile.write(path, sound, 16_000, subtype=path.stem)
+    for rate in (8000, 11_025, 44_100, 192_000):
+        files.append(tmp_path / f"{rate}.wav")
+        soundfile.write(files[-1], np.interp(np.arange(0, 1, 1 / rate), np.arange(16_000) / 16_000, sound), rate)
+    for channels in (2, 6):
+        files.append(tmp_path / f"{channels}.wav")
+        soundfile.write(files[-1], np.tile(sound[:, None], (1, channels)), 16_000)
+    for suffix in ("mp3", "ogg", "flac"):
+        files.append(tmp_path / f"a.{suffix}")
+        soundfile.write(files[-1], sound, 16_000)
+    whole = files[1].read_bytes()
+    files.append(tmp_path / "truncated.wav")
+    files[-1].write_bytes(whole[: len(whole) // 2])
+    files.append(tmp_path / "clipped.wav")
+    soundfile.write(files[-1], np.clip(20 * sound, -1, 1), 16_000)
+    code, printed, _ = run("hear", *files, "--model", checkpoint)
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert [r["file"] for r in rows] == [str(f) for f in files]
+    assert [r["error"] for r in rows if "error" in r] == []
+    assert code == 0
 
 
 def test_hear_goes_on_after_a_bad_file_and_keeps_the_order(

@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
-from torch.nn.utils import parametrizations
 
 from omni.audio import world
 from omni.config import DecoderConfig, VocoderConfig, build, dump
 from omni.data.manifest import Clip, read
 from omni.errors import DataError
 from omni.models.vocoder import NeuralVocoder, excitation
+from omni.train.critics import adversary, spectrum_critic
 from omni.train.recipe import Recipe
 from omni.train.voice_data import Recording, analyse_clip, read_samples
 
@@ -61,36 +59,13 @@ class VocoderBatch:
     sound: Tensor
 
 
-class SpectrumCritic(nn.Module):
-    """Judges a log-magnitude spectrogram [B, F, T'] with 2-D convolutions; returns every layer's output."""
-
-    def __init__(self, channels: int = 24) -> None:
-        super().__init__()
-        norm = parametrizations.spectral_norm  # keeps the critic's slope, and so its push, small
-        self.layers = nn.ModuleList(
-            [
-                norm(nn.Conv2d(1, channels, (7, 3), stride=(3, 1), padding=(3, 1))),
-                norm(nn.Conv2d(channels, channels, (5, 3), stride=(3, 1), padding=(2, 1))),
-                norm(nn.Conv2d(channels, channels, (5, 3), stride=(2, 2), padding=(2, 1))),
-                norm(nn.Conv2d(channels, 1, 3, padding=1)),
-            ]
-        )
-
-    def forward(self, spectrum: Tensor) -> list[Tensor]:
-        x, found = spectrum.unsqueeze(1), []
-        for index, layer in enumerate(self.layers):
-            x = layer(x) if index == 0 else layer(functional.leaky_relu(x, 0.2))
-            found.append(x)
-        return found
-
-
 class VocoderModel(nn.Module):
     """What the loop trains: the vocoder and its critic. Only the vocoder is exported."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.vocoder = NeuralVocoder(config)
-        self.critic = SpectrumCritic()
+        self.critic = spectrum_critic()
 
 
 class VocoderTask:
@@ -163,17 +138,8 @@ class VocoderTask:
         )
 
     def _adversary(self, made: Tensor, sound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        false, true = log_spectrum(made, *RESOLUTIONS[0]), log_spectrum(sound, *RESOLUTIONS[0])
-        critic = self.model.critic
-        judged = (critic(true)[-1].float() - 1).square().mean() + critic(false.detach())[-1].float().square().mean()
-        frozen = {name: weight.detach() for name, weight in critic.named_parameters()}
-        through = functional_call(critic, frozen, (false,))
-        with torch.no_grad():
-            wanted = critic(true)
-        match = torch.stack(
-            [functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]
-        ).mean()
-        return judged, (through[-1].float() - 1).square().mean(), match
+        spectra = [log_spectrum(x, *RESOLUTIONS[0]).unsqueeze(1) for x in (made, sound)]
+        return adversary(self.model.critic, *spectra)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

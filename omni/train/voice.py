@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
-from torch.nn.utils import parametrizations
 
 from omni.config import DecoderConfig, build, dump
 from omni.data.manifest import read
 from omni.errors import DataError
 from omni.models.decoder import ExpressiveDecoder, Prediction
 from omni.models.prosody import UnitProsody, contour
+from omni.train.critics import adversary, frame_critic
 from omni.train.recipe import Recipe
 from omni.train.voice_batch import VoiceBatch, collate, prosody_losses
 from omni.train.voice_data import Recording, Span, analyse_all, cut_spans
@@ -60,36 +59,13 @@ class VoiceData:
     adversary_weight: float = 0.1
 
 
-class Critic(nn.Module):
-    """Judges windows of frames [B, W, C + A] as recorded (1) or made (0); returns the layers for feature matching."""
-
-    def __init__(self, inputs: int, width: int = 160) -> None:
-        super().__init__()
-        norm = parametrizations.spectral_norm  # keeps the critic's slope, and so its push, small
-        self.layers = nn.ModuleList(
-            [
-                norm(nn.Conv1d(inputs, width, 3, padding=1)),
-                norm(nn.Conv1d(width, width, 5, stride=2, padding=2)),
-                norm(nn.Conv1d(width, width, 5, stride=2, padding=2)),
-                norm(nn.Conv1d(width, 1, 3, padding=1)),
-            ]
-        )
-
-    def forward(self, frames: Tensor) -> list[Tensor]:
-        x, found = frames.transpose(1, 2), []
-        for index, layer in enumerate(self.layers):
-            x = layer(x) if index == 0 else layer(functional.leaky_relu(x, 0.2))
-            found.append(x)
-        return found
-
-
 class VoiceModel(nn.Module):
     """What the loop trains: the decoder and its critic. Only the decoder is exported."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.decoder = ExpressiveDecoder(config)
-        self.critic = Critic(config.cepstrum + config.aperiodicity)
+        self.critic = frame_critic(config.cepstrum + config.aperiodicity)
 
 
 class VoiceTask:
@@ -246,18 +222,8 @@ class VoiceTask:
             cut = slice(low, low + size)
             rows_made.append(torch.cat((made.envelope[row, cut], made.aperiodicity[row, cut]), dim=-1))
             rows_true.append(torch.cat((batch.envelope[row, cut], batch.aperiodicity[row, cut]), dim=-1))
-        false, true = torch.stack(rows_made), torch.stack(rows_true)
-        critic = self.model.critic
-        seen_true, seen_false = critic(true)[-1].float(), critic(false.detach())[-1].float()
-        judged = (seen_true - 1).square().mean() + seen_false.square().mean()
-        frozen = {name: weight.detach() for name, weight in critic.named_parameters()}
-        through = functional_call(critic, frozen, (false,))
-        with torch.no_grad():
-            wanted = critic(true)
-        match = torch.stack(
-            [functional.l1_loss(a.float(), b.float()) for a, b in zip(through[:-1], wanted[:-1])]
-        ).mean()
-        return judged, (through[-1].float() - 1).square().mean(), match
+        made_frames, recorded = (torch.stack(rows).transpose(1, 2) for rows in (rows_made, rows_true))
+        return adversary(self.model.critic, made_frames, recorded)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
