@@ -20,8 +20,8 @@ from omni.models.style import style_for
 from omni.text import END, Thought
 from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
-RELEVANCE_WEIGHT = 1.0
-LONGEST_REPLY_SENTENCES = 3
+RELEVANCE_WEIGHT = 0.5
+LONGEST_REPLY_SENTENCES = 2
 #: What is said when the words could not be made out; one is drawn by the seed. Never sent through the model.
 UNCLEAR = {
     "quiet": (

@@ -44,7 +44,7 @@ FILES: tuple[PartFile, ...] = (
         f"{_TALK}, GoEmotions (CC BY 4.0), LibriSpeech transcripts",
         CC_BY,
     ),
-    PartFile("perceiver", "perceiver.safetensors", "recipes/mini/0_perceiver.yaml", _FELT, CC_BY_NC_SA),
+    PartFile("perceiver", "perceiver.safetensors", "recipes/mini/0_perceiver_layers.yaml", _FELT, CC_BY_NC_SA),
     PartFile("sentiment", "sentiment.safetensors", "recipes/mini/0_sentiment.yaml", "GoEmotions (CC BY 4.0)", CC_BY),
     PartFile("express", "language_model.safetensors", "recipes/mini/2_express.yaml", _TALK, CC_BY),
     PartFile("express", "tokenizer.json", "recipes/mini/0_language_model.yaml", _TALK, CC_BY),

@@ -20,7 +20,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from omni.errors import ModelError
-from omni.phones import normalise
+from omni.phones import dictionary, normalise
 from omni.turns import EMOTIONS, INTENSITIES, INTENTS, MATCHES, NEEDS, STRATEGIES, STYLES, Plan
 
 PAD, UNKNOWN, USER, SOUND = "<|pad|>", "<|unknown|>", "<|user|>", "<|sound|>"
@@ -85,6 +85,17 @@ def spoken_form(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[^a-z',.?! ]", "", text)).strip()
 
 
+def articles(text: str) -> str:
+    """`a` before consonants and `an` before vowels, as the following word is pronounced; lower-case text."""
+
+    def fitting(match: re.Match[str]) -> str:
+        known = dictionary().get(match.group(2))
+        first = known[0][0][0] if known else match.group(2)[0].upper()
+        return ("an " if first in "AEIOU" else "a ") + match.group(2)
+
+    return re.sub(r"\b(an?) ([a-z][a-z']*)", fitting, text)
+
+
 class Vocabulary:
     """Byte-pair pieces of lower-case words plus the special tokens. Wraps `tokenizers` and a list of proper names."""
 
@@ -131,7 +142,7 @@ class Vocabulary:
             stem, _, rest = found.partition("'")
             return self.names.get(found) or (self.names[stem] + "'" + rest if stem in self.names and rest else found)
 
-        text = re.sub(r"[a-z']+", word, text)
+        text = re.sub(r"[a-z']+", word, articles(text))
         return re.sub(r"(^|[.?!]\s+)([a-z])", lambda m: m.group(1) + m.group(2).upper(), text)
 
     def word_starts(self, ids: Sequence[int]) -> list[int]:

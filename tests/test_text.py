@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from omni.errors import ModelError
 from omni.phones import normalise
-from omni.text import FIELDS, LISTEN, PERCEIVE, SAY, SOUND, SPECIALS, USER, Thought, Vocabulary, label, spoken_form
+from omni.text import (
+    FIELDS,
+    LISTEN,
+    PERCEIVE,
+    SAY,
+    SOUND,
+    SPECIALS,
+    USER,
+    Thought,
+    Vocabulary,
+    articles,
+    label,
+    spoken_form,
+)
 from omni.turns import EMOTIONS, INTENSITIES, INTENTS, MATCHES, NEEDS, STRATEGIES, STYLES, Plan
 from tests.tiny import TEXTS
 
@@ -144,3 +157,9 @@ def test_sentence_tells_the_whole_thought(match: str) -> None:
     text = Thought("hello", "angry", "strong", match, THOUGHT.plan).sentence()
     assert text.startswith('Heard "hello". The voice sounds very angry')
     assert "by question (questioning), in a comforting voice" in text
+
+
+def test_articles_follow_the_sound_of_the_next_word() -> None:
+    said = "a interview, an son, a hour, an university, an one, a old zqx, an zqx"
+    assert articles(said) == "an interview, a son, an hour, a university, a one, an old zqx, a zqx"
+    assert articles("what a, an idea, alas an") == "what a, an idea, alas an"

@@ -20,6 +20,7 @@ from omni.config import LlmConfig
 from omni.models.adapter import masked_scatter
 from omni.nn.copying import CopyHead
 from omni.nn.sampling import Blocker, nucleus
+from omni.spoken import FUNCTION_WORDS
 from omni.text import END, EXPRESS, FIELDS, SAY, SOUND, SPECIALS, Vocabulary, label
 from omni.turns import Plan
 
@@ -83,6 +84,8 @@ class SpeechLLM(nn.Module):
         self.config, self.vocabulary, self.blocker = config, vocabulary, blocker
         self.model = make_llm(config)
         self.copying = CopyHead(config.width, config.copy_heads, len(SPECIALS)) if config.copy_heads else None
+        words = (vocabulary.encode(word) for word in FUNCTION_WORDS)
+        self.repeatable = {ids[0] for ids in words if len(ids) == 1} | set(vocabulary.encode(". , ? !"))
         self.marks = {m: vocabulary.ids[m] for m in (EXPRESS, SAY, END, SOUND)}
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -175,7 +178,7 @@ class SpeechLLM(nn.Module):
         states: list[Tensor] = []
         finished: dict[int, bool] = {}
         for _ in range(max(1, self.config.reply_tokens - len(said))):
-            chosen = self._choose(logits, [said + r for r in rows], generator)
+            chosen = self._choose(logits.clone(), [said + r for r in rows], generator)
             running = torch.tensor([r not in finished for r in range(count)])
             totals += torch.where(running, logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0], torch.zeros(()))
             counts += running
@@ -208,6 +211,8 @@ class SpeechLLM(nn.Module):
     def _choose(self, logits: Tensor, rows: list[list[int]], generator: torch.Generator) -> Tensor:
         logits[:, : len(SPECIALS)] = logits[:, : len(SPECIALS)].where(self._is_end(), torch.tensor(float("-inf")))
         for row, ids in enumerate(rows):
+            for token in set(ids) - self.repeatable:
+                logits[row, token] -= self.config.frequency_penalty * ids.count(token)
             if len(ids) < 3:
                 logits[row, self.marks[END]] = float("-inf")
             for token in logits[row].topk(min(24, logits.shape[1])).indices.tolist():

@@ -8,13 +8,13 @@ runs=${1:-runs}
 train() { omni train "recipes/mini/$1.yaml" --run "$runs/$2"; }
 
 # 0. Material: conversational text read by synthetic voices (training voices only).
-[ -f "$OMNI_DATA/synth/manifest.jsonl" ] || omni synth "$OMNI_DATA/synth" --text "$OMNI_DATA/text/self_dialogue.jsonl.gz" --clips 7000
+[ -f "$OMNI_DATA/synth/manifest.jsonl" ] || omni synth "$OMNI_DATA/synth" --text "$OMNI_DATA/text/self_dialogue.jsonl.gz" --clips 5000
 
 # 0. Each part alone.
 train 0_listener listener
 omni words "$runs/words/export"
 omni words "$runs/words/export" --tune "$runs/listener/export"  # weights of the search, for this listener
-train 0_perceiver perceiver
+train 0_perceiver_layers perceiver
 train 0_sentiment sentiment
 train 0_language_model language_model
 train 0_voice voice

@@ -110,7 +110,7 @@ def test_drafts_are_single_sentences_of_words_and_best_come_first(llm: SpeechLLM
     for seed in range(5):
         _, _, memory, first = llm.plan(prompt_of(vocabulary, slots=0), FITTING_STYLES["happy"])
         drafts = sentences_of(llm, memory, first, seed, count=4)
-        assert 3 <= len(drafts) <= 4  # the slowest of four may be given up
+        assert 1 <= len(drafts) <= 4  # the slowest are given up
         assert [d.score for d in drafts] == sorted((d.score for d in drafts), reverse=True)
         for draft in drafts:
             assert len(draft.ids) <= llm.config.reply_tokens
