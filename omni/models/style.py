@@ -60,10 +60,10 @@ class Entry:
 
 TABLE: dict[str, Entry] = {
     "neutral": Entry(Style("neutral"), Shape(), (0, 0, 0, 0, 0, 0, 0)),
-    # between tenderness and happiness: a little high and lively, unhurried, an arch over the phrase, soft ending
+    # between tenderness and happiness: a little high and lively, unhurried, an arch over the phrase that opens at its end
     "warm": Entry(
         Style("warm", pitch=1.04, pitch_range=1.18, rate=0.96, energy_db=-0.5),
-        Shape(tilt=-0.9, arch=3.0, final=1.0, stress=0.8, pause=1.05),
+        Shape(tilt=0.6, arch=3.0, final=2.2, stress=0.6, pause=1.05),
         (0.3, 0.4, -0.3, 0.0, -0.3, 0.0, 0.3),
     ),
     # low arousal without sadness: low, narrow, slow, even
