@@ -97,7 +97,13 @@ def test_a_stopped_reply_leaves_nothing_half_written(
         folder = tmp_path / str(number)
         folder.mkdir()
         command = [sys.executable, "-m", "omni.cli", "reply", str(queries[0]), "-o", str(folder / "reply.wav")]
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+        )
         time.sleep(draw.uniform(0.5, 9.0))
         process.send_signal(how)
         process.wait(60)
