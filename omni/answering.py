@@ -37,7 +37,7 @@ UNCLEAR = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply without sound, or the sentences of it so far (`done` tells), and its thought.
+    """A reply without sound, or the sentences of it so far, and its thought.
 
     `states` [tokens, D] are the language model's, `ids` the tokens' ids, `begins` the first token of each sentence.
     """
@@ -47,7 +47,6 @@ class Answer:
     states: Tensor | None = None
     ids: tuple[int, ...] = ()
     begins: tuple[int, ...] = (0,)
-    done: bool = True
 
 
 @dataclass
@@ -78,7 +77,7 @@ class Responder:
     def answers(
         self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
     ) -> Iterator[Answer]:
-        """The reply as it grows: after each sentence all of it so far, the last time with `done`."""
+        """The reply as it grows: after each sentence all of it so far."""
         if not heard.understood:
             yield self._unclear(heard, perception, seed)
             return
@@ -98,16 +97,16 @@ class Responder:
             if not done:
                 memory, following = self.llm.prefill(draft.ids, memory=memory)
                 done = self._ends(following, len(said.begins))
-            yield self._answer(said, plan, perception, thought, done)
+            yield self._answer(said, plan, perception, thought)
 
     def _ends(self, following: Tensor, sentences: int) -> bool:
         """Whether the reply is over: the end mark is likelier than not, or there are as many sentences as allowed."""
         return sentences >= LONGEST_REPLY_SENTENCES or float(following[0, self.llm.marks[END]].exp()) > 0.5
 
-    def _answer(self, said: _Said, plan: Plan, perception: Perception, thought: Thought, done: bool) -> Answer:
+    def _answer(self, said: _Said, plan: Plan, perception: Perception, thought: Thought) -> Answer:
         text = self.vocabulary.spell(self.vocabulary.decode(said.ids))
         reply = Reply(text, plan, style_for(plan.style, perception.intensity))
-        return Answer(reply, thought, torch.cat(said.states), tuple(said.ids), tuple(said.begins), done)
+        return Answer(reply, thought, torch.cat(said.states), tuple(said.ids), tuple(said.begins))
 
     def _prompt(self, heard: Heard, perception: Perception) -> list[int]:
         match = perception.match if self.llm.config.reads_match else "agrees"

@@ -36,7 +36,7 @@ FITTING_STYLES: dict[str, tuple[str, ...]] = {
     "disgusted": ("serious", "calm"),
     "surprised": ("warm", "cheerful", "serious"),
 }
-#: See `fitting_styles`; chosen on RAVDESS actors 13 and 14.
+#: See `fitting_styles`; a choice, not tuned on anything.
 NEARLY = 0.8
 #: Valence and arousal in [-1, 1] of each category: positions on Russell's (1980) circumplex as used by
 #: Scherer (2005, "What are emotions?", figure 1); `neutral` is the origin. `Perception.valence` and `.arousal` are the

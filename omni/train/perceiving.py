@@ -110,7 +110,7 @@ class PerceiverTask:
         torch.manual_seed(recipe.seed)
         self.model = EmotionPerceiver(self.config, AudioConfig())
         if self.settings.start:
-            self.model.load_state_dict({k: v.float() for k, v in load_file(data / self.settings.start).items()})
+            self._start_from(load_file(data / self.settings.start))
         if self.settings.temperature:
             self.model.temperature.fill_(self.settings.temperature)
         listener = self._listener(cache.parent)
@@ -134,6 +134,14 @@ class PerceiverTask:
         self.labels = sets_of(self.train_items)
         self.weights = self._weights()
         self.scores: dict[str, Any] = {}
+
+    def _start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take up weights; those for the listener's layers may be left behind, nothing else may be missing or over."""
+        own = self.model.state_dict()
+        over = {k for k in weights if k not in own}
+        if any("layer" not in k for k in over) or own.keys() - weights.keys():
+            raise DataError(f"data.start holds another perceiver than `model` says: {sorted(over)[:3]}")
+        self.model.load_state_dict({k: v.float() for k, v in weights.items() if k in own})
 
     def _listener(self, runs: Path) -> SpeechEncoder | None:
         if not self.config.use_layers:

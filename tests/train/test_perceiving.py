@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from omni.audio.features import log_mel
 from omni.audio.io import load_clip
-from omni.config import ListenerConfig, PerceiverConfig, dump
+from omni.config import AudioConfig, ListenerConfig, PerceiverConfig, build, dump
 from omni.config import load as load_config
 from omni.errors import DataError
 from omni.models.encoder import SpeechEncoder
@@ -28,6 +28,7 @@ from omni.train.perceiving import (
 from omni.train.recipe import load_recipe
 from omni.train.sentiment import SentimentTask, polarity
 from omni.turns import EMOTIONS
+from tests.tiny import REPOSITORY
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -202,3 +203,17 @@ def test_words_debug_twin(tmp_path):
 
 def test_polarity_of_labels():
     assert [polarity(e) for e in (["joy"], ["anger", "fear"], ["neutral"], ["joy", "anger"])] == [2, 0, 1, None]
+
+
+def test_the_shipped_weights_can_be_fine_tuned_without_the_listeners_layers() -> None:
+    """The recipe for users starts from weights that know the listener's layers; its model does without."""
+    recipe = load_recipe(REPOSITORY / "recipes" / "finetune_perceiver.yaml")
+    task = object.__new__(PerceiverTask)
+    task.model = EmotionPerceiver(build(PerceiverConfig, recipe.model, "model"), AudioConfig())
+    shipped = load_file(REPOSITORY / "checkpoints" / "omni-mini" / "perceiver.safetensors")
+    task._start_from(shipped)
+    for name, weight in task.model.state_dict().items():
+        torch.testing.assert_close(weight.float(), shipped[name].float())
+    lacking = {k: v for k, v in shipped.items() if k != "usual"}
+    with pytest.raises(DataError, match="another perceiver"):
+        task._start_from(lacking)
