@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from omni.models.adapter import EmotionAdapter
+from omni.models.exemplars import Exemplars
 from omni.models.speech_llm import Draft, SpeechLLM
 from omni.models.style import style_for
+from omni.phones import normalise
 from omni.text import END, Thought
 from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
@@ -66,8 +68,10 @@ class _Said:
 class Responder:
     """Wraps the language model: builds the context, plans, samples, chooses."""
 
-    def __init__(self, llm: SpeechLLM, adapter: EmotionAdapter) -> None:
+    def __init__(self, llm: SpeechLLM, adapter: EmotionAdapter, exemplars: Exemplars | None = None) -> None:
+        """`exemplars` must be given if the language model was trained to read some (`LlmConfig.exemplars`)."""
         self.llm, self.adapter, self.vocabulary = llm.eval(), adapter.eval(), llm.vocabulary
+        self.exemplars = exemplars
 
     def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
         """Think and choose a reply. The same arguments give the same answer."""
@@ -82,11 +86,12 @@ class Responder:
             yield self._unclear(heard, perception, seed)
             return
         history, sound = self._history(conversation)
-        prompt = history + self._prompt(heard, perception)
+        shown = self._shown(heard, perception)
+        prompt = history + shown + self._prompt(heard, perception)
         embeddings = torch.cat([*sound, self._sound(perception)], dim=1)
         styles = fitting_styles(perception.emotion, perception.probabilities)
         plan, written, memory, following = self.llm.plan(prompt, styles, embeddings)
-        unheard = self._prompt(Heard(""), perception) + written
+        unheard = shown + self._prompt(Heard(""), perception) + written
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
         generator, said, done = torch.Generator().manual_seed(seed), _Said(), False
         while not done:
@@ -112,6 +117,16 @@ class Responder:
         match = perception.match if self.llm.config.reads_match else "agrees"
         perceived = self.vocabulary.perceived(perception.emotion, perception.level, match)
         return self.vocabulary.prompt(heard.text, sound_slots=1) + perceived
+
+    def _shown(self, heard: Heard, perception: Perception) -> list[int]:
+        """Ids of the exemplars that the language model reads before the query."""
+        if self.exemplars is None or not self.llm.config.exemplars:
+            return []
+        posterior = [perception.probabilities.get(e, 0.0) for e in EMOTIONS]
+        query = self.vocabulary.encode(normalise(heard.text))
+        return self.exemplars.shown(
+            self.exemplars.nearest(query, posterior, self.llm.config.exemplars), self.vocabulary
+        )
 
     @torch.inference_mode()
     def _sound(self, perception: Perception) -> Tensor:
@@ -141,7 +156,7 @@ class Responder:
     def _choose(self, drafts: list[Draft], perception: Perception, unheard: list[int]) -> Draft:
         """The draft with the best likelihood plus mutual information with the transcript.
 
-        `unheard`: the prompt without a transcript, and what was said.
+        `unheard`: exemplars, the prompt without a transcript, and what was said.
         """
         spoken = [d for d in drafts if d.ids] or drafts
         if len(spoken) == 1:

@@ -11,6 +11,7 @@ from omni.config import OmniConfig
 from omni.models.adapter import EmotionAdapter
 from omni.models.decoder import ExpressiveDecoder
 from omni.models.encoder import SpeechEncoder
+from omni.models.exemplars import Exemplars
 from omni.models.listener import Listener
 from omni.models.perceiver import EmotionPerceiver
 from omni.models.speech_llm import SpeechLLM
@@ -49,7 +50,7 @@ def hearing_parts(checkpoint: Checkpoint) -> tuple[Listener, EmotionPerceiver, W
 
 
 def answering_part(checkpoint: Checkpoint) -> Responder:
-    """The language model, its adapter and its list of known runs of words."""
+    """The language model, its adapter, its exemplars and its list of known runs of words."""
     config = checkpoint.config
     for name in ("tokenizer.json", "names.json"):
         checkpoint.path(name)
@@ -63,7 +64,10 @@ def answering_part(checkpoint: Checkpoint) -> Responder:
     adapter = EmotionAdapter(config.perceiver.vector, config.llm.width)
     if checkpoint.has("emotion_adapter.safetensors"):
         load_weights(adapter, checkpoint.weights("emotion_adapter.safetensors"), "emotion_adapter.safetensors")
-    return Responder(llm, adapter)
+    exemplars = None
+    if config.llm.exemplars:
+        exemplars = Exemplars.from_tensors(checkpoint.weights("exemplars.safetensors"))
+    return Responder(llm, adapter, exemplars)
 
 
 def voicing_parts(checkpoint: Checkpoint, vocoder: str | None = None) -> tuple[ExpressiveDecoder, Vocoder]:

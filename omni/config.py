@@ -89,6 +89,7 @@ class LlmConfig:
     key_value_heads: int = 4
     feedforward: int = 768
     copy_heads: int = 0  # pointer heads that take up words from the context; 0: none
+    exemplars: int = 0  # written exchanges like the query that are shown before it; 0: none
     context_tokens: int = 512
     history_turns: int = 4
     reply_tokens: int = 60

@@ -51,6 +51,14 @@ FILES: tuple[PartFile, ...] = (
     PartFile("express", "names.json", "recipes/mini/0_language_model.yaml", _TALK, CC_BY),
     PartFile("express", "spoken_before.safetensors", "recipes/mini/2_express.yaml", "the project's exchanges", "CC0"),
     PartFile(
+        "express",
+        "exemplars.safetensors",
+        "recipes/mini/2_express.yaml",
+        "the project's exchanges (training nine tenths)",
+        "CC0",
+        False,
+    ),
+    PartFile(
         "listen_perceive", "speech_adapter.safetensors", "recipes/mini/1_listen_perceive.yaml", _READ, CC_BY, False
     ),
     PartFile(

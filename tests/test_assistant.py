@@ -220,3 +220,29 @@ def test_a_voice_that_reads_states_gets_one_for_each_word(
 def test_seeds_of_texts_are_stable_and_differ() -> None:
     assert seed_of("a") == seed_of("a") != seed_of("b")
     assert json.loads(json.dumps(seed_of("query-1"))) < 2**32
+
+
+def test_the_reply_depends_on_the_exemplar_that_is_shown(understanding: Assistant) -> None:
+    perception = Perception("sad", {"sad": 0.7, "neutral": 0.3}, 0.5, -0.5, -0.3, 0.7)
+    responder = understanding.parts.responder
+    read: list[list[int]] = []
+    plan = responder.llm.plan
+
+    def noting(ids: list[int], *rest: Any) -> Any:
+        read.append(ids)
+        return plan(ids, *rest)
+
+    responder.llm.plan = noting  # type: ignore[method-assign, assignment]
+    exemplars = responder.exemplars
+    assert exemplars is not None
+    try:
+        shown = responder.answer(HEARD, perception, Conversation())
+        responder.exemplars = None
+        unaided = responder.answer(HEARD, perception, Conversation())
+    finally:
+        responder.exemplars, responder.llm.plan = exemplars, plan  # type: ignore[method-assign]
+    example = responder.vocabulary.example(exemplars.queries[0], exemplars.replies[0])
+    assert read[0] == example + read[1]
+    assert shown.states is not None
+    assert unaided.states is not None
+    assert not torch.equal(shown.states[0], unaided.states[0])

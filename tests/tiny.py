@@ -19,6 +19,7 @@ from omni.config import DecoderConfig, ListenerConfig, LlmConfig, OmniConfig, Pe
 from omni.models.adapter import EmotionAdapter, SpeechAdapter
 from omni.models.decoder import ExpressiveDecoder
 from omni.models.encoder import SpeechEncoder
+from omni.models.exemplars import Exemplars
 from omni.models.perceiver import EmotionPerceiver
 from omni.models.speech_llm import SpeechLLM
 from omni.models.words import WordSentiment
@@ -50,6 +51,7 @@ TINY = OmniConfig(
     ),
     llm=LlmConfig(
         copy_heads=2,
+        exemplars=1,
         vocabulary=200,
         width=32,
         layers=2,
@@ -95,6 +97,9 @@ def write_runs(runs: Path, seed: int = 0) -> OmniConfig:
     with torch.no_grad():
         sentiment.weights.weight.copy_(torch.tensor([[-2.0, 0.0, 3.0], [2.0, 0.0, -2.0], [2.0, 0.0, -3.0]]))
     hashes = Blocker.learn([vocabulary.encode(t) for t in TEXTS], config.llm.blocked_run_tokens)
+    exemplars = Exemplars(
+        [vocabulary.encode(t) for t in TEXTS], [vocabulary.encode(t) for t in TEXTS], [0] * len(TEXTS)
+    )
     writers: dict[str, Callable[[Path], Any]] = {
         "listener.safetensors": lambda p: _half(SpeechEncoder(config.listener, config.audio), p),
         "words.safetensors": _write_words,
@@ -104,6 +109,7 @@ def write_runs(runs: Path, seed: int = 0) -> OmniConfig:
         "tokenizer.json": lambda p: vocabulary.save(p.parent),
         "names.json": lambda p: None,  # written with the tokenizer
         "spoken_before.safetensors": lambda p: save_file({"hashes": hashes}, p, metadata={"size": "6"}),
+        "exemplars.safetensors": exemplars.save,
         "speech_adapter.safetensors": lambda p: _half(SpeechAdapter(config.listener.width, config.llm.width), p),
         "emotion_adapter.safetensors": lambda p: _half(EmotionAdapter(config.perceiver.vector, config.llm.width), p),
         "voice.safetensors": lambda p: _half(_voice(config), p),

@@ -99,15 +99,19 @@ class SpeechLLM(nn.Module):
         """Embeddings [labels, D] of a field's tokens."""
         return self.model.get_input_embeddings().weight[self.vocabulary.field_ids[field]]  # type: ignore[index]
 
-    def token_log_likelihood(self, embeddings: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
-        """Log-probability [B, L] of each target [B, L] after the tokens up to it. Differentiable; for training."""
+    def token_log_likelihood(self, embeddings: Tensor, ids: Tensor, targets: Tensor, since: int = 0) -> Tensor:
+        """Log-probability [B, L - since] of each target [B, L] after the tokens up to it, from place `since` on.
+
+        Differentiable; for training and for scoring.
+        """
         states = self.model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-        logits = self.model.lm_head(states)
+        targets = targets[:, since:]
+        logits = self.model.lm_head(states[:, since:])
         if self.copying is None:
             plain = logits.float()
             return plain.gather(-1, targets[..., None])[..., 0] - plain.logsumexp(-1)
         keys = self.copying.keys(embeddings, F.pad(embeddings, (0, 0, 1, 0))[:, :-1], states)
-        return self.copying.log_likelihood(logits, states, ids, keys, targets)
+        return self.copying.log_likelihood(logits, states[:, since:], ids, keys, targets)
 
     def read(self, embeddings: Tensor, ids: Tensor, memory: Memory | None = None) -> tuple[Memory, Tensor, Tensor]:
         """Read tokens [B, L] on top of a memory. Returns (memory, states [B, L, D], last log-probabilities [B, V])."""
@@ -243,6 +247,6 @@ class SpeechLLM(nn.Module):
         width = max(map(len, targets))
         ids = torch.tensor([prompt + t + [0] * (width - len(t)) for t in targets])
         before = ids[:, :-1]
-        scores = self.token_log_likelihood(self.embed(before, sound), before, ids[:, 1:])[:, len(prompt) - 1 :]
+        scores = self.token_log_likelihood(self.embed(before, sound), before, ids[:, 1:], len(prompt) - 1)
         keep = torch.tensor([[1.0] * len(t) + [0.0] * (width - len(t)) for t in targets])
         return (scores * keep).sum(-1) / keep.sum(-1)

@@ -16,6 +16,7 @@ from omni.data.batching import Schedule
 from omni.data.corpora import exchanges as corpus
 from omni.data.manifest import lines
 from omni.errors import DataError
+from omni.models.exemplars import Exemplars
 from omni.models.speech_llm import SpeechLLM
 from omni.nn.sampling import Blocker
 from omni.phones import dictionary, normalise, unstressed
@@ -41,6 +42,7 @@ class SpeakingData:
     copy_rows: int = 2  # rows whose second half repeats the first: they teach to take words up from the context
     misheard: float = 0.3
     unheard: float = 0.1
+    unaided: float = 0.1  # exchanges that are learned without exemplars
     largest_dialogues: int = 1_000_000
 
 
@@ -207,10 +209,33 @@ class ExpressTask(LanguageModelTask):
         self.vocabulary.names.update(corpus.proper_names(train))
         self.train_dialogues, self.held_dialogues = corpus.dialogues(train), corpus.dialogues(held)
         self.misheard = Misheard([e.say for e in train])
-        sizes = [sum(len(self.vocabulary.encode(e.say + " " + e.reply)) + 14 for e in d) for d in self.train_dialogues]
+        sizes = [sum(self._size(e) for e in d) for d in self.train_dialogues]
         self.plan_of_batches = Schedule(sizes, self.settings.batch_tokens, recipe.seed)
         replies = [self.vocabulary.encode(spoken_form(e.reply)) for e in train]
         self.blocker = Blocker.learn(replies, self.config.blocked_run_tokens)
+        queries = [self.vocabulary.encode(normalise(e.say)) for e in train]
+        self.exemplars = Exemplars(queries, replies, [EMOTIONS.index(e.emotion) for e in train])
+        self.places: dict[str, list[int]] = {}
+        for place, exchange in enumerate(train):
+            self.places.setdefault(exchange.situation, []).append(place)
+
+    def _size(self, exchange: corpus.Exchange) -> int:
+        """About how many tokens an exchange takes, exemplars included."""
+        return len(self.vocabulary.encode(exchange.say + " " + exchange.reply)) + 14 + 35 * self.config.exemplars
+
+    def examples(
+        self, exchange: corpus.Exchange, heard: str, posterior: list[float], draw: random.Random | None
+    ) -> list[int]:
+        """Ids of exemplars of other situations; in training some rank lower than the nearest, or there is none."""
+        wanted = self.config.exemplars
+        if not wanted or (draw is not None and draw.random() < self.settings.unaided):
+            return []
+        count = wanted if draw is None else 2 * wanted + 1
+        without = self.places.get(exchange.situation, [])
+        found = self.exemplars.nearest(self.vocabulary.encode(heard), posterior, count, without)
+        if draw is not None:
+            found = [found[rank] for rank in sorted(draw.sample(range(len(found)), min(wanted, len(found))))]
+        return self.exemplars.shown(found, self.vocabulary)
 
     def sequence(
         self, dialogue: list[corpus.Exchange], draw: random.Random | None
@@ -223,17 +248,19 @@ class ExpressTask(LanguageModelTask):
             heard = normalise(exchange.say)
             if draw is not None:
                 heard = self.misheard(heard, draw) if draw.random() < self.settings.misheard else heard
-                heard = "" if draw.random() < self.settings.unheard else heard
-            prompt = self.vocabulary.prompt(heard, sound_slots=1)
+            share = 0.9 if draw is None else draw.uniform(0.4, 1.0)
+            posterior = [(1 - share) / (len(EMOTIONS) - 1)] * len(EMOTIONS)
+            posterior[EMOTIONS.index(exchange.emotion)] = share
+            posteriors.append(posterior)
+            shown = self.examples(exchange, heard, posterior, draw)
+            if draw is not None and draw.random() < self.settings.unheard:
+                heard = ""
+            prompt = shown + self.vocabulary.prompt(heard, sound_slots=1)
             match = exchange.match if self.config.reads_match else "agrees"
             perceived = self.vocabulary.perceived(exchange.emotion, exchange.intensity, match)
             rest = self.vocabulary.expressed(exchange.plan) + self.vocabulary.said(exchange.reply)
             ids += prompt + perceived + rest
             scored += [False] * (len(prompt) + len(perceived) + 1) + [True] * (len(rest) - 1)
-            share = 0.9 if draw is None else draw.uniform(0.4, 1.0)
-            posterior = [(1 - share) / (len(EMOTIONS) - 1)] * len(EMOTIONS)
-            posterior[EMOTIONS.index(exchange.emotion)] = share
-            posteriors.append(posterior)
         ids, scored = ids[: self.config.context_tokens], scored[: self.config.context_tokens]
         targets = [i if s else IGNORED for i, s in zip(ids[1:], scored[1:])] + [IGNORED]
         return ids, targets, posteriors[: ids.count(self.vocabulary.ids[SOUND])]
@@ -256,8 +283,9 @@ class ExpressTask(LanguageModelTask):
         slots = ids == self.vocabulary.ids[SOUND]
         mixed = posteriors @ self.model.label_embeddings("emotion")  # type: ignore[operator]
         embeddings = embeddings.masked_scatter(slots[..., None], mixed[: int(slots.sum())].to(embeddings.dtype))
-        found = self.model.token_log_likelihood(embeddings, ids, targets.clamp_min(0))  # type: ignore[operator]
-        return scored_nats(found, targets)
+        since = int((targets != IGNORED).any(0).int().argmax())
+        found = self.model.token_log_likelihood(embeddings, ids, targets.clamp_min(0), since)  # type: ignore[operator]
+        return scored_nats(found, targets[:, since:])
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
         ids, targets, posteriors, replay = batch
@@ -279,3 +307,5 @@ class ExpressTask(LanguageModelTask):
     def export(self, folder: Path) -> None:
         super().export(folder)
         save_file({"hashes": self.blocker}, folder / "spoken_before.safetensors")
+        if self.config.exemplars:
+            self.exemplars.save(folder / "exemplars.safetensors")

@@ -18,10 +18,12 @@ from omni.data.corpora import exchanges as corpus
 from omni.data.manifest import Clip, write
 from omni.errors import ConfigError, DataError
 from omni.models.speech_llm import SpeechLLM
-from omni.text import SOUND, Vocabulary
+from omni.phones import normalise
+from omni.text import SOUND, Vocabulary, spoken_form
 from omni.train.recipe import load_recipe
 from omni.train.speaking import IGNORED, ExpressTask, LanguageModelTask, SpeakingData, load_language_model
 from omni.train.stages import STAGES, train
+from omni.turns import EMOTIONS
 from tests.tiny import REPOSITORY, SAMPLE_RATE_HZ, TEXTS, voiced_clip
 
 RECIPES = sorted(REPOSITORY.glob("recipes/**/*.yaml"))
@@ -181,6 +183,24 @@ def test_the_language_models_and_then_expresss_twins_take_their_steps(data: Path
     trainer = train(second, data, runs / "express")
     assert trainer.step == 2
     assert (runs / "express" / "export" / "spoken_before.safetensors").is_file()
+    assert (runs / "express" / "export" / "exemplars.safetensors").is_file()
+
+
+def test_express_is_shown_other_situations_only_and_never_held_out_ones(data: Path, at_home: Path) -> None:
+    task = express(data, at_home)
+    flat = [1 / len(EMOTIONS)] * len(EMOTIONS)
+    for dialogue in (task.train_dialogues[0], task.held_dialogues[0]):
+        asked = dialogue[0]
+        shown = task.examples(asked, normalise(asked.say), flat, None)
+        own = {tuple(task.vocabulary.encode(normalise(e.say))) for e in dialogue}
+        reply = shown[shown.index(task.vocabulary.ids["<|say|>"]) + 1 : -1]
+        query = shown[2 : shown.index(task.vocabulary.ids["<|say|>"])]
+        assert tuple(query) in task.exemplars.queries
+        assert tuple(query) not in own
+        assert tuple(reply) in task.exemplars.replies
+    held = {tuple(task.vocabulary.encode(spoken_form(e.reply))) for d in task.held_dialogues for e in d}
+    assert not held & set(task.exemplars.replies)
+    assert len(express(data, at_home, exemplars=0).sequence(dialogue, None)[0]) < len(task.sequence(dialogue, None)[0])
 
 
 def express(data: Path, at_home: Path, **model: int) -> ExpressTask:

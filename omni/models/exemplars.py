@@ -1,0 +1,104 @@
+"""Exchanges like the one at hand, looked up among the project's own and shown to the language model before it answers.
+
+A small model knows few ways to answer; a written exchange about nearly the same thing shows it one (exemplars in dialogue
+generation: Weston et al. 2018, arXiv 1808.04776). It is read, never recited: a run of words of a written reply is blocked
+while sampling (`nn/sampling.py`).
+Shapes: N exchanges, E emotions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from omni.errors import ModelError
+from omni.text import Vocabulary
+
+#: What the same tone of voice counts beside the cosine of the words.
+TONE_WEIGHT = 0.1
+
+
+class Exemplars:
+    """Token ids of queries and replies with an inverted index of TF-IDF weights over the queries' tokens."""
+
+    def __init__(
+        self, queries: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], tones: Sequence[int]
+    ) -> None:
+        """`tones`: index into EMOTIONS of each exchange's voice. ValueError unless all three have one length."""
+        if not len(queries) == len(replies) == len(tones) or not len(queries):
+            raise ValueError(
+                f"{len(queries)} queries, {len(replies)} replies, {len(tones)} tones: give as many of each"
+            )
+        self.queries = [tuple(q) for q in queries]
+        self.replies = [tuple(r) for r in replies]
+        self.tones = np.asarray(tones, np.int64)
+        self._index()
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def _index(self) -> None:
+        pairs = [(token, place) for place, query in enumerate(self.queries) for token in set(query)]
+        tokens, places = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+        self._vocabulary = int(tokens.max(initial=0)) + 1
+        self._begins = np.searchsorted(tokens, np.arange(self._vocabulary + 1))
+        self._places = places
+        counts = np.diff(self._begins)
+        self._idf = np.log((len(self) + 1) / (counts + 1)) + 1
+        squares = np.bincount(places, self._idf[tokens] ** 2, minlength=len(self))
+        self._norms = np.sqrt(np.maximum(squares, 1e-9))
+
+    def similarity(self, query: Sequence[int], posterior: Sequence[float]) -> np.ndarray:
+        """Cosine [N] of the TF-IDF vectors plus TONE_WEIGHT times the chance [E] of each exchange's tone."""
+        scores = np.zeros(len(self))
+        known = [t for t in set(query) if t < self._vocabulary]
+        for token in known:
+            scores[self._places[self._begins[token] : self._begins[token + 1]]] += self._idf[token] ** 2
+        norm = np.sqrt(max(float((self._idf[known] ** 2).sum()), 1e-9))
+        return scores / (norm * self._norms) + TONE_WEIGHT * np.asarray(posterior)[self.tones]
+
+    def nearest(
+        self, query: Sequence[int], posterior: Sequence[float], count: int = 1, without: Sequence[int] = ()
+    ) -> list[int]:
+        """The `count` exchanges most like a query, best first; `without` leaves some out."""
+        scores = self.similarity(query, posterior)
+        scores[list(without)] = -np.inf
+        count = min(count, len(self))
+        likely = np.argpartition(-scores, count - 1)[:count]
+        return [int(i) for i in likely[np.lexsort((likely, -scores[likely]))] if np.isfinite(scores[i])]
+
+    def shown(self, places: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+        """Ids of the exchanges at `places` as the language model reads them, the best one last."""
+        examples = (vocabulary.example(self.queries[place], self.replies[place]) for place in reversed(places))
+        return [token for example in examples for token in example]
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write ids, lengths and tones as safetensors."""
+
+        def flat(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+            ids = torch.tensor([i for row in rows for i in row], dtype=torch.int16)
+            return ids, torch.tensor([len(row) for row in rows], dtype=torch.int16)
+
+        (queries, query_sizes), (replies, reply_sizes) = flat(self.queries), flat(self.replies)
+        tones = torch.tensor(self.tones, dtype=torch.int16)
+        tensors = {"queries": queries, "query_sizes": query_sizes, "replies": replies, "reply_sizes": reply_sizes}
+        save_file({**tensors, "tones": tones}, path)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Exemplars:
+        """From what `save` wrote. ModelError if a tensor is missing or the sizes do not fit."""
+        try:
+            rows = [
+                torch.split(tensors[name].long(), tensors[sizes].tolist())
+                for name, sizes in (("queries", "query_sizes"), ("replies", "reply_sizes"))
+            ]
+            return cls([r.tolist() for r in rows[0]], [r.tolist() for r in rows[1]], tensors["tones"].tolist())
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ModelError(f"exemplars.safetensors is damaged ({error}); fetch the checkpoint again") from error
