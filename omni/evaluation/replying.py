@@ -6,9 +6,12 @@ Three conditions tell where a miss comes from: words and tone as heard; words gi
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +22,7 @@ from omni.data.voices import HELD_OUT_VOICES
 from omni.evaluation.matching import CHOICES, Matcher, choices_for, self_dialogue_documents
 from omni.evaluation.metrics import distinct, error_counts, ratio, ratio_interval, share_with_known_run
 from omni.evaluation.peers import read_all
+from omni.evaluation.report import weights_digest
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
 from omni.phones import normalise
 from omni.turns import COORDINATES, EMOTIONS, INTENSITIES, Audio, Conversation, Heard, Perception, Reply, Style, Turn
@@ -81,6 +85,18 @@ def replies(assistant: Assistant, settings: Settings) -> list[Spoken]:
         found.append(Spoken(exchange, voice.name, heard, seen, *answers))
     settings.shared["replies"] = found
     return found
+
+
+def saved_lines(settings: Settings) -> list[tuple[str, Style]] | None:
+    """Replies and their styles of an earlier `omni eval replying` of the same weights, seed and sample; else None."""
+    path = (settings.results or Path()) / "replying.json"
+    if settings.results is None or not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = {"weights": weights_digest(settings.where, "replying"), "limit": settings.limit, "seed": settings.seed}
+    if {"weights": found["weights"], **{k: found["options"].get(k) for k in ("limit", "seed")}} != wanted:
+        return None
+    return [(row["reply"], Style(**row["voiced_as"])) for row in found["numbers"]["replies"]]
 
 
 def run(assistant: Assistant, settings: Settings) -> Result:
@@ -198,14 +214,14 @@ def _shown(spoken: Sequence[Spoken]) -> Table:
     return Table("Ten replies drawn by the seed, in full", columns, rows)
 
 
-def _plain(s: Spoken) -> dict[str, str | float]:
+def _plain(s: Spoken) -> dict[str, Any]:
     return {
         "situation": s.exchange.situation,
         "voice": s.voice,
         "said": s.exchange.say,
         "heard": s.heard.text,
         "perceived": s.perception.emotion,
-        "style": s.reply.style.name,
+        "voiced_as": asdict(s.reply.style),
         "reply": s.reply.text,
         "reply_words_given": s.given.text,
         "reply_words_and_tone_given": s.told.text,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omni.checkpoint import locate, sha256
+from omni.checkpoint import open_checkpoint
 from omni.errors import DataError
 from omni.evaluation.settings import Result
 from omni.files import write_json, write_text
@@ -22,6 +24,21 @@ HEADINGS: dict[str, str] = {
     "voicing": "Voicing",
     "styling": "Styling",
     "bench": "Speed and memory",
+}
+_HEARS = (("listener", "words"), ("audio", "listener"))
+_THINKS = (
+    (
+        *_HEARS[0], "perceiver", "sentiment", "language_model", "tokenizer", "names", "spoken_before", "exemplars",
+        "emotion_adapter",
+    ),
+    (*_HEARS[1], "perceiver", "llm"),
+)  # fmt: skip
+#: Suite -> (stems of the files, blocks of the configuration) that its figures depend on; any other suite: all.
+USED = {
+    "hearing": _HEARS,
+    "perceiving": _THINKS,
+    "replying": _THINKS,
+    "styling": (("voice", "vocoder"), ("audio", "decoder", "vocoder")),
 }
 _COMMANDS = {name: f"omni eval {name}" for name in HEADINGS} | {"bench": "omni bench"}
 
@@ -42,9 +59,20 @@ def commit() -> str:
     return (found + ("+" if changed else "")) if found else "unknown"
 
 
-def weights_digest(where: str | None) -> str:
-    """First digits of the hash of the checkpoint's index, which holds the hash of every weight file."""
-    return sha256(locate(where) / "index.json")[:12]
+def weights_digest(where: str | None, name: str = "bench") -> str:
+    """First digits of the hash of what a suite exercises: hashes of the files, blocks of the configuration.
+
+    So a new voice leaves the figures of hearing valid, and a new listener does not.
+    """
+    checkpoint = open_checkpoint(where)
+    stems, blocks = USED.get(name, ((), ()))
+    files = {
+        file: entry["sha256"]
+        for file, entry in sorted(checkpoint.index["files"].items())
+        if file != "config.yaml" and (not stems or Path(file).stem in stems)
+    }
+    settings = {k: v for k, v in asdict(checkpoint.config).items() if k != "name" and (not blocks or k in blocks)}
+    return hashlib.sha256(json.dumps([files, settings], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def save(out: Path, name: str, result: Result, options: dict[str, Any], where: str | None = None) -> Path:
@@ -54,7 +82,7 @@ def save(out: Path, name: str, result: Result, options: dict[str, Any], where: s
     measured = {
         "suite": name,
         "commit": commit(),
-        "weights": weights_digest(where),
+        "weights": weights_digest(where, name),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cores": os.cpu_count(),
         "options": options,

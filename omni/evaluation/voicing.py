@@ -15,7 +15,7 @@ from omni.checkpoint import open_checkpoint
 from omni.errors import ModelError
 from omni.evaluation.metrics import difference_interval, error_counts, ratio, ratio_interval
 from omni.evaluation.peers import READERS, read_all, sphinx_all
-from omni.evaluation.replying import replies
+from omni.evaluation.replying import replies, saved_lines
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
 from omni.evaluation.sound import measure, nisqa, nisqa_file
 from omni.turns import STYLES, Style
@@ -28,8 +28,8 @@ SCORED = 120
 
 def run(assistant: Assistant, settings: Settings) -> Result:
     """Every different held-out reply in its plan's style; peers read the same texts."""
-    spoken = replies(assistant, settings)
-    lines = list(dict.fromkeys((s.reply.text, s.reply.style) for s in spoken))
+    made = None if "replies" in settings.shared else saved_lines(settings)
+    lines = list(dict.fromkeys(made or [(s.reply.text, s.reply.style) for s in replies(assistant, settings)]))
     lines = settings.sample(lines)
     texts, styles = [text for text, _ in lines], [style for _, style in lines]
     clips = {"omni": [assistant.say(t, s).samples for t, s in tqdm(lines, desc="voicing", unit="reply")]}

@@ -10,11 +10,12 @@ import pytest
 from omni.errors import DataError, UsageError
 from omni.evaluation import SUITES, chosen, report
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
+from omni.packing import FILES
 
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(report, "weights_digest", lambda _: "abc123")
+    monkeypatch.setattr(report, "weights_digest", lambda *_: "abc123")
     rows = [Row("errors", "40 %", "peer 30 %", "42 %", "below peer", True, False), Row("only shown", "0.5")]
     table = Table("Detail | more", ("a", "b"), [("x|y", "two\nlines")], "A remark.")
     result = Result(rows, [table], ["A note."], {"wer": 0.4}, {"clips": 3})
@@ -75,3 +76,26 @@ def test_limits_draw_a_fixed_sample_in_order(tmp_path):
 def test_figures_as_text():
     assert percent(0.2564) == "25.6 %"
     assert between((0.2, 0.301)) == "20.0 to 30.1 %"
+
+
+def test_a_new_voice_leaves_hearing_valid_and_a_new_listener_does_not(own_checkpoint):
+    def digests():
+        return {name: report.weights_digest(str(own_checkpoint), name) for name in report.HEADINGS}
+
+    def change(stem):
+        index = json.loads((own_checkpoint / "index.json").read_text())
+        index["files"][f"{stem}.safetensors"]["sha256"] = "0" * 64
+        (own_checkpoint / "index.json").write_text(json.dumps(index))
+
+    first = digests()
+    change("voice")
+    voiced = digests()
+    changed = {name for name in first if first[name] != voiced[name]}
+    assert changed == {"voicing", "styling", "bench"}
+    change("listener")
+    assert {name for name in first if voiced[name] != digests()[name]} == set(first) - {"styling"}
+
+
+def test_every_file_that_ships_is_known_to_the_digests():
+    stems = {stem for used, _ in report.USED.values() for stem in used}
+    assert stems == {Path(part.name).stem for part in FILES} - {"speech_adapter"}  # which is for training alone

@@ -189,6 +189,28 @@ def test_later_turns_of_a_dialogue_know_the_earlier_ones(options):
     assert turn.perception.level == "strong"
 
 
+def test_voicing_takes_the_replies_of_an_earlier_run_of_the_same_weights(options, monkeypatch, tmp_path):
+    monkeypatch.setattr(replying, "weights_digest", lambda where, name: "same")
+    style = Style("warm", 1.1, 1.2, 0.9, -1.0)
+    spoken = replying.Spoken(
+        options.exchanges()[1][0], "v", Heard("x"), make_perception(),
+        *[Reply(t, Plan("none", "other", "neutral", "warm"), style) for t in ("One.", "Two.", "Three.")],
+    )  # fmt: skip
+    saved = {
+        "weights": "same", "options": {"limit": 5, "seed": 0},
+        "numbers": {"replies": [json.loads(json.dumps(replying._plain(spoken)))]},
+    }  # fmt: skip
+    (tmp_path / "replying.json").write_text(json.dumps(saved))
+    same = replace(options, results=tmp_path, limit=5)
+    assert replying.saved_lines(same) == [("One.", style)]
+    assert replying.saved_lines(replace(same, seed=1)) is None
+    assert replying.saved_lines(replace(same, limit=6)) is None
+    assert replying.saved_lines(replace(same, results=None)) is None
+    assert replying.saved_lines(replace(same, results=tmp_path / "none")) is None
+    monkeypatch.setattr(replying, "weights_digest", lambda where, name: "others")
+    assert replying.saved_lines(same) is None
+
+
 def test_voicing_and_styling(understanding, options, monkeypatch, tmp_path):
     understanding_words = [f"I hear you about the {word}." for word in WORDS]
     spoken = [
