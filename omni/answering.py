@@ -19,7 +19,8 @@ from omni.models.exemplars import Exemplars
 from omni.models.speech_llm import Draft, SpeechLLM
 from omni.models.style import style_for
 from omni.phones import normalise
-from omni.text import END, Thought
+from omni.spoken import sentences
+from omni.text import END, Thought, Vocabulary
 from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
 RELEVANCE_WEIGHT = 0.5
@@ -38,17 +39,21 @@ UNCLEAR = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A reply without sound, or the sentences of it so far, and its thought.
+class Sentence:
+    """A sentence to be spoken; `states` [tokens, D] of the language model, `starts` the token that begins each word."""
 
-    `states` [tokens, D] are the language model's, `ids` the tokens' ids, `begins` the first token of each sentence.
-    """
+    text: str
+    states: Tensor | None = None
+    starts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply without sound, or its sentences so far, and its thought."""
 
     reply: Reply
     thought: Thought
-    states: Tensor | None = None
-    ids: tuple[int, ...] = ()
-    begins: tuple[int, ...] = (0,)
+    sentences: tuple[Sentence, ...]
 
 
 @dataclass
@@ -56,13 +61,12 @@ class _Said:
     """What was said so far of one reply."""
 
     ids: list[int] = field(default_factory=list)
-    states: list[Tensor] = field(default_factory=list)
-    begins: list[int] = field(default_factory=list)
+    sentences: list[Sentence] = field(default_factory=list)
 
-    def add(self, draft: Draft) -> None:
-        self.begins.append(len(self.ids))
+    def add(self, draft: Draft, vocabulary: Vocabulary) -> None:
         self.ids += draft.ids
-        self.states.append(draft.states)
+        text = vocabulary.spell(vocabulary.decode(draft.ids))
+        self.sentences.append(Sentence(text, draft.states, tuple(vocabulary.word_starts(draft.ids))))
 
 
 class Responder:
@@ -97,21 +101,21 @@ class Responder:
         while not done:
             drafts = self.llm.sentences(memory, following, generator, said.ids)
             draft = self._choose(drafts, perception, unheard + said.ids)
-            said.add(draft)
+            said.add(draft, self.vocabulary)
             done = draft.finished or len(said.ids) >= self.llm.config.reply_tokens
             if not done:
                 memory, following = self.llm.prefill(draft.ids, memory=memory)
-                done = self._ends(following, len(said.begins))
+                done = self._ends(following, len(said.sentences))
             yield self._answer(said, plan, perception, thought)
 
-    def _ends(self, following: Tensor, sentences: int) -> bool:
+    def _ends(self, following: Tensor, count: int) -> bool:
         """Whether the reply is over: the end mark is likelier than not, or there are as many sentences as allowed."""
-        return sentences >= LONGEST_REPLY_SENTENCES or float(following[0, self.llm.marks[END]].exp()) > 0.5
+        return count >= LONGEST_REPLY_SENTENCES or float(following[0, self.llm.marks[END]].exp()) > 0.5
 
     def _answer(self, said: _Said, plan: Plan, perception: Perception, thought: Thought) -> Answer:
         text = self.vocabulary.spell(self.vocabulary.decode(said.ids))
         reply = Reply(text, plan, style_for(plan.style, perception.intensity))
-        return Answer(reply, thought, torch.cat(said.states), tuple(said.ids), tuple(said.begins))
+        return Answer(reply, thought, tuple(said.sentences))
 
     def _prompt(self, heard: Heard, perception: Perception) -> list[int]:
         match = perception.match if self.llm.config.reads_match else "agrees"
@@ -175,7 +179,8 @@ class Responder:
         if perception.emotion in ("angry", "disgusted"):
             plan = replace(plan, style="calm")
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
-        return Answer(Reply(text, plan, style_for(plan.style, perception.intensity)), thought)
+        style = style_for(plan.style, perception.intensity)
+        return Answer(Reply(text, plan, style), thought, tuple(map(Sentence, sentences(text))))
 
 
 def seed_of(text: str) -> int:

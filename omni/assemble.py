@@ -15,9 +15,11 @@ from omni.models.exemplars import Exemplars
 from omni.models.listener import Listener
 from omni.models.perceiver import EmotionPerceiver
 from omni.models.speech_llm import SpeechLLM
-from omni.models.vocoder import Vocoder, make_vocoder
+from omni.models.vocoder import make_vocoder
+from omni.models.voice import ExpressiveVoice, Voice
 from omni.models.words import WordSentiment
 from omni.nn.beam import LexiconDecoder
+from omni.nn.quantising import in_int8
 from omni.nn.sampling import Blocker
 from omni.text import Vocabulary
 
@@ -33,8 +35,7 @@ class Parts:
     perceiver: EmotionPerceiver
     sentiment: WordSentiment
     responder: Responder
-    voice: ExpressiveDecoder
-    vocoder: Vocoder
+    voice: Voice
 
 
 def hearing_parts(checkpoint: Checkpoint) -> tuple[Listener, EmotionPerceiver, WordSentiment]:
@@ -61,6 +62,8 @@ def answering_part(checkpoint: Checkpoint) -> Responder:
     weights = checkpoint.weights("language_model.safetensors")
     load_weights(llm, weights, "language_model.safetensors", optional=("lm_head.weight",))
     llm.model.tie_weights()
+    if config.llm.int8:
+        in_int8(llm.model)
     adapter = EmotionAdapter(config.perceiver.vector, config.llm.width)
     if checkpoint.has("emotion_adapter.safetensors"):
         load_weights(adapter, checkpoint.weights("emotion_adapter.safetensors"), "emotion_adapter.safetensors")
@@ -70,20 +73,20 @@ def answering_part(checkpoint: Checkpoint) -> Responder:
     return Responder(llm, adapter, exemplars)
 
 
-def voicing_parts(checkpoint: Checkpoint, vocoder: str | None = None) -> tuple[ExpressiveDecoder, Vocoder]:
-    """The expressive decoder and the configured vocoder (or the one named: world, neural)."""
+def voicing_part(checkpoint: Checkpoint, vocoder: str | None = None) -> ExpressiveVoice:
+    """The expressive decoder with the configured vocoder (or the one named: world, neural)."""
     config = checkpoint.config
-    voice = ExpressiveDecoder(config.decoder)
-    load_weights(voice, checkpoint.weights("voice.safetensors"), "voice.safetensors")
+    decoder = ExpressiveDecoder(config.decoder)
+    load_weights(decoder, checkpoint.weights("voice.safetensors"), "voice.safetensors")
     settings = (
         config.vocoder if vocoder is None else config.vocoder.__class__(**{**vars(config.vocoder), "kind": vocoder})
     )
     weights = checkpoint.weights("vocoder.safetensors") if settings.kind == "neural" else None
-    return voice, make_vocoder(settings, weights)
+    return ExpressiveVoice(decoder, make_vocoder(settings, weights), config.audio.sample_rate_hz)
 
 
 def assemble(checkpoint: Checkpoint, vocoder: str | None = None) -> Parts:
     """All parts of a checkpoint."""
     listener, perceiver, sentiment = hearing_parts(checkpoint)
-    voice, chosen = voicing_parts(checkpoint, vocoder)
-    return Parts(checkpoint.config, listener, perceiver, sentiment, answering_part(checkpoint), voice, chosen)
+    voice = voicing_part(checkpoint, vocoder)
+    return Parts(checkpoint.config, listener, perceiver, sentiment, answering_part(checkpoint), voice)

@@ -8,11 +8,10 @@ write_audio("reply.wav", turn.reply.audio)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from omni.checkpoint import open_checkpoint
 from omni.config import OmniConfig
 from omni.errors import ModelError
 from omni.models.words import matched
-from omni.spoken import Spoken, sentences, units
+from omni.spoken import sentences
 from omni.turns import Audio, Conversation, Heard, Perception, Reply, Style, Turn
 
 #: Below this likelihood of speech, what the recogniser makes of the sound is not believed.
@@ -98,42 +97,19 @@ class Assistant:
 
     def say(self, text: str, style: Style) -> Audio:
         """Speak a text in a style, a sentence at a time."""
-        parts = (self._pieces(units(sentence), style) for sentence in sentences(text))
-        return Audio(np.concatenate([*join(parts), np.zeros(0, np.float32)]), self.config.audio.sample_rate_hz)
-
-    def _pieces(self, spoken: Spoken, style: Style, **states: Any) -> Iterator[np.ndarray]:
-        for frames in self.parts.voice.speak_clauses(spoken, style, **states):
-            yield from self.parts.vocoder.stream(frames)
+        pieces = join(self.parts.voice.speak(sentence, style) for sentence in sentences(text))
+        return Audio(np.concatenate([*pieces, np.zeros(0, np.float32)]), self.parts.voice.sample_rate_hz)
 
     def _voice(self, answers: Iterable[Answer]) -> Iterator[np.ndarray]:
         """The reply's sound in pieces; each sentence is spoken as soon as it is there."""
-        return join(self._sentences(answers))
+        return join(self._spoken(answers))
 
-    def _sentences(self, answers: Iterable[Answer]) -> Iterator[Iterator[np.ndarray]]:
-        spoken = 0
+    def _spoken(self, answers: Iterable[Answer]) -> Iterator[Iterator[np.ndarray]]:
+        count = 0
         for answer in answers:
-            style = answer.reply.style
-            if answer.states is None:
-                yield from (self._pieces(units(s), style) for s in sentences(answer.reply.text))
-                continue
-            vocabulary = self.parts.responder.vocabulary
-            ends = [*answer.begins[1:], len(answer.ids)]
-            for first, end in list(zip(answer.begins, ends, strict=True))[spoken:]:
-                words = units(vocabulary.spell(vocabulary.decode(answer.ids[first:end])))
-                if not len(words.text):
-                    continue
-                yield self._pieces(
-                    words, style, **self._states_of(words, answer.ids[first:end], answer.states[first:end])
-                )
-            spoken = len(answer.begins)
-
-    def _states_of(self, spoken: Spoken, ids: Sequence[int], states: torch.Tensor) -> dict[str, Any]:
-        """The language model's states and the token behind each unit; nothing when the voice was not trained with them."""
-        starts = self.parts.responder.vocabulary.word_starts(ids)
-        if not self.config.decoder.reads_llm_states or len(starts) != len(spoken.text):
-            return {}
-        places = np.array([starts[w] if w >= 0 else -1 for w in spoken.words], np.int64)
-        return {"llm_states": states, "unit_to_token": places}
+            for sentence in answer.sentences[count:]:
+                yield self.parts.voice.speak(sentence.text, answer.reply.style, sentence.states, sentence.starts)
+            count = len(answer.sentences)
 
     # -- the whole -----------------------------------------------------------------------------------------------
 
@@ -161,7 +137,7 @@ class Assistant:
         clock.spent_ms["total"] = 1000 * (time.perf_counter() - began)
         spent = clock.spent_ms
         spent["voice"] = spent["total"] - sum(spent[part] for part in ("listen", "perceive", "express"))
-        sound = Audio(np.concatenate(pieces).astype(np.float32), self.config.audio.sample_rate_hz)
+        sound = Audio(np.concatenate(pieces).astype(np.float32), self.parts.voice.sample_rate_hz)
         return Turn(heard, perception, replace(answers[-1].reply, audio=sound), spent)
 
     def stream(

@@ -98,6 +98,7 @@ class LlmConfig:
     top_p: float = 0.9
     candidates: int = 8
     frequency_penalty: float = 1.0  # nats off a content word's next saying for each time it was said in the reply
+    int8: bool = True  # linear layers in 8-bit integers when answering; training never is
     blocked_run_tokens: int = 8  # a run of this many tokens of a training reply is never said again
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from omni.answering import UNCLEAR, seed_of
+from omni.answering import UNCLEAR, Sentence, seed_of
 from omni.assistant import Assistant
 from omni.errors import InputError
 from omni.models.style import style_for
@@ -108,7 +108,8 @@ def test_what_was_not_understood_is_asked_for_again(
         upset = emotion in ("sad", "angry", "fearful", "disgusted")
         assert answer.reply.text == UNCLEAR["upset" if upset else "quiet"][seed]
         assert answer.reply.plan.strategy == "question"
-        assert answer.states is None
+        assert all(sentence.states is None for sentence in answer.sentences)
+        assert " ".join(sentence.text for sentence in answer.sentences) == answer.reply.text
     unsure = assistant.respond(Heard("", 1.0), perceived("sad", 0.4))
     assert unsure.text in UNCLEAR["quiet"]
 
@@ -186,34 +187,27 @@ def test_a_voice_that_reads_states_gets_one_for_each_word(
     understanding: Assistant, voice: Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    speak = understanding.parts.voice.speak_clauses
+    decoder = understanding.parts.voice.decoder  # type: ignore[attr-defined]
+    speak = decoder.speak_clauses
 
     def record(spoken: Any, style: Any, **states: Any) -> Any:
         seen.append((spoken, states))
         return speak(spoken, style, **states)
 
-    reading = replace(understanding.config, decoder=replace(understanding.config.decoder, reads_llm_states=True))
-    monkeypatch.setattr(understanding.parts, "config", reading)
-    monkeypatch.setattr(understanding.parts.voice, "speak_clauses", record)
+    monkeypatch.setattr(decoder, "config", replace(decoder.config, reads_llm_states=True))
+    monkeypatch.setattr(decoder, "speak_clauses", record)
     words = "what did you say about the job?"
     vocabulary = understanding.parts.responder.vocabulary
     answer = understanding.parts.responder.answer(HEARD, understanding.hear(voice)[1], Conversation())
-    ids = tuple(vocabulary.encode(words))
-    answer = replace(
-        answer,
-        reply=replace(answer.reply, text=vocabulary.spell(words)),
-        ids=ids,
-        states=torch.randn(len(ids), 32),
-        begins=(0,),
-    )
+    ids = vocabulary.encode(words)
+    states, starts = torch.randn(len(ids), 32), tuple(vocabulary.word_starts(ids))
+    answer = replace(answer, sentences=(Sentence(vocabulary.spell(words), states, starts),))
     assert list(understanding._voice([answer]))
-    spoken, states = seen[0]
-    places = states["unit_to_token"]
-    assert answer.states is not None
-    assert torch.equal(states["llm_states"], answer.states)
+    spoken, given = seen[0]
+    places = given["unit_to_token"]
+    assert torch.equal(given["llm_states"], states)
     assert len(places) == len(spoken.units)
     assert ((places < 0) == (spoken.words < 0)).all()
-    starts = vocabulary.word_starts(ids)
     assert [starts[w] for w in spoken.words if w >= 0] == [p for p in places if p >= 0]
 
 
@@ -243,6 +237,7 @@ def test_the_reply_depends_on_the_exemplar_that_is_shown(understanding: Assistan
         responder.exemplars, responder.llm.plan = exemplars, plan  # type: ignore[method-assign]
     example = responder.vocabulary.example(exemplars.queries[0], exemplars.replies[0])
     assert read[0] == example + read[1]
-    assert shown.states is not None
-    assert unaided.states is not None
-    assert not torch.equal(shown.states[0], unaided.states[0])
+    states = [answer.sentences[0].states for answer in (shown, unaided)]
+    assert states[0] is not None
+    assert states[1] is not None
+    assert not torch.equal(states[0][0], states[1][0])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
-from omni.assemble import voicing_parts
+from omni.assemble import voicing_part
 from omni.assistant import Assistant
 from omni.checkpoint import open_checkpoint
 from omni.errors import ModelError
@@ -87,11 +87,11 @@ def _other_vocoder(assistant: Assistant, settings: Settings) -> tuple[str, Assis
     """The same assistant with the vocoder that is not the default one, where its weights exist."""
     kind = "neural" if assistant.config.vocoder.kind == "world" else "world"
     try:
-        voice, vocoder = voicing_parts(open_checkpoint(settings.where), kind)
+        voice = voicing_part(open_checkpoint(settings.where), kind)
     except ModelError as error:
         log.info("only one vocoder is measured: %s", error)
         return None
-    return kind, Assistant(replace(assistant.parts, voice=voice, vocoder=vocoder))
+    return kind, Assistant(replace(assistant.parts, voice=voice))
 
 
 def _quality(result: Result, clips: dict[str, list[np.ndarray]], styles: Sequence[Style], settings: Settings) -> None:
