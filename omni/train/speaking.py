@@ -20,6 +20,7 @@ from omni.models.exemplars import Exemplars
 from omni.models.speech_llm import SpeechLLM
 from omni.nn.sampling import Blocker
 from omni.phones import dictionary, normalise, unstressed
+from omni.spoken import FUNCTION_WORDS
 from omni.text import END, LISTEN, SAY, SOUND, USER, Vocabulary, spoken_form
 from omni.train.losses import scored_nats
 from omni.train.recipe import Recipe
@@ -43,6 +44,9 @@ class SpeakingData:
     misheard: float = 0.3
     unheard: float = 0.1
     unaided: float = 0.1  # exchanges that are learned without exemplars
+    edited: float = (
+        0.35  # exchanges that are shown themselves with some words exchanged: they teach to follow an exemplar
+    )
     largest_dialogues: int = 1_000_000
 
 
@@ -109,6 +113,30 @@ def make_vocabulary(recipe: Recipe, settings: SpeakingData, data: Path, size: in
     own = [t for e in train for t in (e.say, e.reply)]
     texts = [spoken_form(t) for d in talk for t in d] + [spoken_form(t) for t in own] * 4
     return Vocabulary.train(texts, size, {**capitalised(talk), **corpus.proper_names(train)})
+
+
+class Swapped:
+    """An exchange with one to three content words of the query exchanged for others, in the query and in the reply.
+
+    Shown as an exemplar it teaches to keep the form of a written reply and to put the query's own words into it: the
+    edit of a prototype (Guu et al. 2018, arXiv 1709.08878).
+    """
+
+    def __init__(self, texts: list[str]) -> None:
+        self.others = [w for t in texts for w in normalise(t).split() if self._content(w)] or ["thing"]
+
+    @staticmethod
+    def _content(word: str) -> bool:
+        return len(word) > 3 and word not in FUNCTION_WORDS
+
+    def __call__(self, query: str, reply: str, draw: random.Random) -> tuple[str, str]:
+        """The query, normalised, and the reply in its spoken form."""
+        query, reply = normalise(query), spoken_form(reply)
+        found = list(dict.fromkeys(w for w in query.split() if self._content(w)))
+        for word in draw.sample(found, min(len(found), draw.randint(1, 3))):
+            other = draw.choice(self.others)
+            query, reply = (re.sub(rf"\b{re.escape(word)}\b", other, text) for text in (query, reply))
+        return query, reply
 
 
 class LanguageModelTask:
@@ -209,6 +237,7 @@ class ExpressTask(LanguageModelTask):
         self.vocabulary.names.update(corpus.proper_names(train))
         self.train_dialogues, self.held_dialogues = corpus.dialogues(train), corpus.dialogues(held)
         self.misheard = Misheard([e.say for e in train])
+        self.swapped = Swapped([e.say for e in train])
         sizes = [sum(self._size(e) for e in d) for d in self.train_dialogues]
         self.plan_of_batches = Schedule(sizes, self.settings.batch_tokens, recipe.seed)
         replies = [self.vocabulary.encode(spoken_form(e.reply)) for e in train]
@@ -230,6 +259,9 @@ class ExpressTask(LanguageModelTask):
         wanted = self.config.exemplars
         if not wanted or (draw is not None and draw.random() < self.settings.unaided):
             return []
+        if draw is not None and draw.random() < self.settings.edited:
+            query, reply = self.swapped(exchange.say, exchange.reply, draw)
+            return self.vocabulary.example(self.vocabulary.encode(query), self.vocabulary.encode(reply))
         count = wanted if draw is None else 2 * wanted + 1
         without = self.places.get(exchange.situation, [])
         found = self.exemplars.nearest(self.vocabulary.encode(heard), posterior, count, without)

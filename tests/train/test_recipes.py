@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import random
 import typing
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from omni.models.speech_llm import SpeechLLM
 from omni.phones import normalise
 from omni.text import SOUND, Vocabulary, spoken_form
 from omni.train.recipe import load_recipe
-from omni.train.speaking import IGNORED, ExpressTask, LanguageModelTask, SpeakingData, load_language_model
+from omni.train.speaking import IGNORED, ExpressTask, LanguageModelTask, SpeakingData, Swapped, load_language_model
 from omni.train.stages import STAGES, train
 from omni.turns import EMOTIONS
 from tests.tiny import REPOSITORY, SAMPLE_RATE_HZ, TEXTS, voiced_clip
@@ -280,3 +281,19 @@ def test_reading_a_recipe_has_no_effect_on_the_next_reading() -> None:
     path = REPOSITORY / "recipes/mini/2_express.yaml"
     load_recipe(path, debug=True).data["start_from"] = "elsewhere"
     assert load_recipe(path, debug=True).data["start_from"] is None
+
+
+def test_swapping_changes_the_same_words_in_query_and_reply() -> None:
+    swapped = Swapped(["the garden and the harbour", "violins everywhere"])
+    draw = random.Random(0)
+    seen = set()
+    for _ in range(20):
+        query, reply = swapped("My Tractor hit the fence.", "A tractor in the fence! Was the tractor damaged?", draw)
+        assert query.split()[0] == "my"
+        assert query.split()[2:4] == ["hit", "the"]
+        new, fence = query.split()[1], query.split()[4]
+        assert (new, fence) != ("tractor", "fence")
+        assert reply == f"a {new} in the {fence}! was the {new} damaged?"
+        seen.add(new)
+    assert seen == {"tractor", "garden", "harbour", "violins", "everywhere"}
+    assert swapped("It is so.", "Is it?", draw) == ("it is so", "is it?")
