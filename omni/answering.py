@@ -128,9 +128,8 @@ class Responder:
             return []
         posterior = [perception.probabilities.get(e, 0.0) for e in EMOTIONS]
         query = self.vocabulary.encode(normalise(heard.text))
-        return self.exemplars.shown(
-            self.exemplars.nearest(query, posterior, self.llm.config.exemplars), self.vocabulary
-        )
+        found = self.exemplars.nearest(query, posterior, self.llm.config.exemplars)
+        return self.exemplars.shown(query, found, self.vocabulary)
 
     @torch.inference_mode()
     def _sound(self, perception: Perception) -> Tensor:

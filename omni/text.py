@@ -157,9 +157,10 @@ class Vocabulary:
         ids = [self.ids[USER], *[self.ids[SOUND]] * sound_slots, self.ids[LISTEN]]
         return ids + self.encode(normalise(heard))
 
-    def example(self, query: Sequence[int], reply: Sequence[int]) -> list[int]:
-        """A written exchange shown before the query: heard and said, without sound or thought."""
-        return [self.ids[USER], self.ids[LISTEN], *query, self.ids[SAY], *reply, self.ids[END]]
+    def example(self, query: Sequence[int], reply: Sequence[int], likeness: str) -> list[int]:
+        """A written exchange shown before the query, and how like it is (one of INTENSITIES); no sound, no thought."""
+        like = self.ids[label("intensity", likeness)]
+        return [self.ids[USER], like, self.ids[LISTEN], *query, self.ids[SAY], *reply, self.ids[END]]
 
     def perceived(self, emotion: str, intensity: str, match: str) -> list[int]:
         values = {"emotion": emotion, "intensity": intensity, "match": match}

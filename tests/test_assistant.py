@@ -235,7 +235,7 @@ def test_the_reply_depends_on_the_exemplar_that_is_shown(understanding: Assistan
         unaided = responder.answer(HEARD, perception, Conversation())
     finally:
         responder.exemplars, responder.llm.plan = exemplars, plan  # type: ignore[method-assign]
-    example = responder.vocabulary.example(exemplars.queries[0], exemplars.replies[0])
+    example = responder.vocabulary.example(exemplars.queries[0], exemplars.replies[0], "strong")
     assert read[0] == example + read[1]
     states = [answer.sentences[0].states for answer in (shown, unaided)]
     assert states[0] is not None

@@ -18,9 +18,12 @@ from torch import Tensor
 
 from omni.errors import ModelError
 from omni.text import Vocabulary
+from omni.turns import INTENSITIES
 
 #: What the same tone of voice counts beside the cosine of the words.
 TONE_WEIGHT = 0.1
+#: Cosines from which a query counts as moderately and strongly like another.
+LIKENESS_LIMITS = (0.45, 0.65)
 
 
 class Exemplars:
@@ -72,10 +75,23 @@ class Exemplars:
         likely = np.argpartition(-scores, count - 1)[:count]
         return [int(i) for i in likely[np.lexsort((likely, -scores[likely]))] if np.isfinite(scores[i])]
 
-    def shown(self, places: Sequence[int], vocabulary: Vocabulary) -> list[int]:
-        """Ids of the exchanges at `places` as the language model reads them, the best one last."""
-        examples = (vocabulary.example(self.queries[place], self.replies[place]) for place in reversed(places))
-        return [token for example in examples for token in example]
+    def likeness(self, query: Sequence[int], other: Sequence[int]) -> str:
+        """How like two queries are, one of INTENSITIES: the language model learns how far to follow an exemplar."""
+
+        def weight(tokens: set[int]) -> float:
+            return float(sum(self._idf[t] ** 2 for t in tokens if t < self._vocabulary))
+
+        one, two = set(query), set(other)
+        cosine = weight(one & two) / max((weight(one) * weight(two)) ** 0.5, 1e-9)
+        return INTENSITIES[sum(cosine >= limit for limit in LIKENESS_LIMITS)]
+
+    def shown(self, query: Sequence[int], places: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+        """Ids of the exchanges at `places` as the language model reads them before a query, the best one last."""
+        found: list[int] = []
+        for place in reversed(places):
+            like = self.likeness(query, self.queries[place])
+            found += vocabulary.example(self.queries[place], self.replies[place], like)
+        return found
 
     # -- files ---------------------------------------------------------------------------------------------------
 

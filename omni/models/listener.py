@@ -5,7 +5,7 @@ Shapes: N samples, S states (25 Hz), D width, P CTC units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,11 +21,10 @@ from omni.turns import Audio, Heard
 
 @dataclass(frozen=True)
 class Listening:
-    """`heard`; `layers` of the encoder [1, S, D] each (of the first window); CTC `log_probabilities` [S, P]."""
+    """`heard`; `layers` of the encoder [1, S, D] each (of the first window), none from a listener that keeps its own."""
 
     heard: Heard
-    layers: list[Tensor]
-    log_probabilities: np.ndarray
+    layers: list[Tensor] = field(default_factory=list)
 
 
 class Listener:
@@ -47,10 +46,10 @@ class Listener:
         cuts = segments(audio.samples, self.encoder.config.window_s)
         if len(cuts) <= 1:
             layers, log_probabilities = self.encode(audio.samples)
-            return Listening(self.decoder.decode(log_probabilities), layers, log_probabilities)
+            return Listening(self.decoder.decode(log_probabilities), layers)
         parts = [self.encode(audio.samples[a:b]) for a, b in cuts]
         heard = [self.decoder.decode(p) for _, p in parts]
         weights = np.array([max(1, len(h.text.split())) for h in heard], float)
         text = " ".join(h.text for h in heard if h.text)
         confidence = float(np.average([h.confidence for h in heard], weights=weights))
-        return Listening(Heard(text, confidence), parts[0][0], np.concatenate([p for _, p in parts]))
+        return Listening(Heard(text, confidence), parts[0][0])

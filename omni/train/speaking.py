@@ -259,15 +259,16 @@ class ExpressTask(LanguageModelTask):
         wanted = self.config.exemplars
         if not wanted or (draw is not None and draw.random() < self.settings.unaided):
             return []
+        query = self.vocabulary.encode(heard)
         if draw is not None and draw.random() < self.settings.edited:
-            query, reply = self.swapped(exchange.say, exchange.reply, draw)
-            return self.vocabulary.example(self.vocabulary.encode(query), self.vocabulary.encode(reply))
+            said, reply = map(self.vocabulary.encode, self.swapped(exchange.say, exchange.reply, draw))
+            return self.vocabulary.example(said, reply, self.exemplars.likeness(query, said))
         count = wanted if draw is None else 2 * wanted + 1
         without = self.places.get(exchange.situation, [])
-        found = self.exemplars.nearest(self.vocabulary.encode(heard), posterior, count, without)
+        found = self.exemplars.nearest(query, posterior, count, without)
         if draw is not None:
             found = [found[rank] for rank in sorted(draw.sample(range(len(found)), min(wanted, len(found))))]
-        return self.exemplars.shown(found, self.vocabulary)
+        return self.exemplars.shown(query, found, self.vocabulary)
 
     def sequence(
         self, dialogue: list[corpus.Exchange], draw: random.Random | None

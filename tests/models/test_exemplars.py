@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from omni.errors import ModelError
 from omni.models.exemplars import TONE_WEIGHT, Exemplars
 from omni.text import Vocabulary
-from omni.turns import EMOTIONS
+from omni.turns import EMOTIONS, INTENSITIES
 from tests.tiny import TEXTS
 
 FLAT = [1 / len(EMOTIONS)] * len(EMOTIONS)
@@ -62,11 +62,22 @@ def test_unknown_tokens_and_an_empty_query_find_something_without_an_error() -> 
 def test_what_is_shown_is_heard_and_said_with_the_nearest_last() -> None:
     vocabulary = Vocabulary.train(TEXTS * 3, 200)
     queries, replies = [vocabulary.encode(t) for t in TEXTS[:3]], [vocabulary.encode(t) for t in TEXTS[3:6]]
-    shown = Exemplars(queries, replies, [0, 1, 2]).shown([2, 0], vocabulary)
+    shown = Exemplars(queries, replies, [0, 1, 2]).shown(queries[2], [2, 0], vocabulary)
     assert vocabulary.decode(shown) == " ".join([TEXTS[0], TEXTS[3], TEXTS[2], TEXTS[5]])
     marks = [i for i in shown if i in {vocabulary.ids[m] for m in ("<|user|>", "<|listen|>", "<|say|>", "<|end|>")}]
     names = {i: t for t, i in vocabulary.ids.items()}
     assert [names[m] for m in marks] == ["<|user|>", "<|listen|>", "<|say|>", "<|end|>"] * 2
+    likeness = [names[i] for i in shown if names[i].startswith("<intensity")]
+    assert likeness == ["<intensity:mild>", "<intensity:strong>"]
+
+
+def test_likeness_grows_with_the_words_that_are_shared() -> None:
+    exemplars = many()
+    query = [1, 2, 3, 4, 5, 6, 7, 8]
+    levels = [exemplars.likeness(query, query[:count] + [30 + n for n in range(8 - count)]) for count in range(9)]
+    assert levels == sorted(levels, key=INTENSITIES.index)
+    assert {levels[0], levels[4], levels[8]} == set(INTENSITIES)
+    assert exemplars.likeness([], query) == "mild"
 
 
 def test_files_round_trip_and_damage_is_named(tmp_path: Path) -> None:

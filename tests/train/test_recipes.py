@@ -195,7 +195,7 @@ def test_express_is_shown_other_situations_only_and_never_held_out_ones(data: Pa
         shown = task.examples(asked, normalise(asked.say), flat, None)
         own = {tuple(task.vocabulary.encode(normalise(e.say))) for e in dialogue}
         reply = shown[shown.index(task.vocabulary.ids["<|say|>"]) + 1 : -1]
-        query = shown[2 : shown.index(task.vocabulary.ids["<|say|>"])]
+        query = shown[3 : shown.index(task.vocabulary.ids["<|say|>"])]
         assert tuple(query) in task.exemplars.queries
         assert tuple(query) not in own
         assert tuple(reply) in task.exemplars.replies
