@@ -1,0 +1,1 @@
+"""The same parts as in `omni/models`, over published models in the transformers library."""

@@ -1,0 +1,61 @@
+"""Tiny random checkpoints of published architectures, written by `save_pretrained` as the published ones are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
+
+WORDS = ("my", "dog", "ran", "away", "the", "train", "is", "late")
+
+
+def _bytes() -> list[str]:
+    """The 256 printable stand-ins for bytes in GPT-2's alphabet."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return list(bytes_to_unicode().values())
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multilingual Whisper of two layers: 256 bytes, a few merges, the special tokens that decoding needs."""
+    folder = tmp_path_factory.mktemp("whisper")
+    vocabulary = {c: i for i, c in enumerate(_bytes())}
+    specials = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>"]
+    specials += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary | {"<|endoftext|>": 256}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = WhisperTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.add_special_tokens({"additional_special_tokens": specials[1:]})
+    ids = {s: tokenizer.get_vocab()[s] for s in specials}
+    torch.manual_seed(11)
+    config = WhisperConfig(
+        vocab_size=len(tokenizer), num_mel_bins=80, d_model=32, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48,
+        max_target_positions=40, decoder_start_token_id=ids["<|startoftranscript|>"], bos_token_id=256,
+        eos_token_id=256, pad_token_id=256, suppress_tokens=[], begin_suppress_tokens=[],
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    for weight in model.parameters():
+        weight.data *= 3.0  # far from uniform
+    model.generation_config.update(max_length=None, max_new_tokens=20, suppress_tokens=[], begin_suppress_tokens=[])
+    model.generation_config._from_model_config = False  # published ones come with a file of their own
+    for name, value in {
+        "is_multilingual": True,
+        "lang_to_id": {m: ids[m] for m in ("<|en|>", "<|de|>")},
+        "task_to_id": {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]},
+        "no_timestamps_token_id": ids["<|notimestamps|>"],
+    }.items():
+        setattr(model.generation_config, name, value)  # `update` takes known names alone
+    model.save_pretrained(folder)
+    WhisperProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer).save_pretrained(folder)
+    return folder
