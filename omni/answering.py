@@ -23,7 +23,7 @@ from omni.spoken import sentences
 from omni.text import END, Thought, Vocabulary
 from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
-RELEVANCE_WEIGHT = 0.5
+RELEVANCE_WEIGHT = 0.2
 LONGEST_REPLY_SENTENCES = 2
 #: What is said when the words could not be made out; one is drawn by the seed. Never sent through the model.
 UNCLEAR = {

@@ -55,10 +55,11 @@ def answering_part(checkpoint: Checkpoint) -> Responder:
     config = checkpoint.config
     for name in ("tokenizer.json", "names.json"):
         checkpoint.path(name)
-    blocker = None
+    vocabulary, blocker = Vocabulary.load(checkpoint.folder), None
     if checkpoint.has("spoken_before.safetensors"):
-        blocker = Blocker(checkpoint.weights("spoken_before.safetensors")["hashes"], config.llm.blocked_run_tokens)
-    llm = SpeechLLM(config.llm, Vocabulary.load(checkpoint.folder), blocker)
+        hashes = checkpoint.weights("spoken_before.safetensors")["hashes"]
+        blocker = Blocker(hashes, config.llm.blocked_run_words, vocabulary.pieces)
+    llm = SpeechLLM(config.llm, vocabulary, blocker)
     weights = checkpoint.weights("language_model.safetensors")
     load_weights(llm, weights, "language_model.safetensors", optional=("lm_head.weight",))
     llm.model.tie_weights()

@@ -94,12 +94,13 @@ class LlmConfig:
     history_turns: int = 4
     reply_tokens: int = 60
     reads_match: bool = False  # true once the corpus says how voice and words stand to each other
-    temperature: float = 0.35
+    temperature: float = 0.5
     top_p: float = 0.9
     candidates: int = 8
     frequency_penalty: float = 1.0  # nats off a content word's next saying for each time it was said in the reply
     int8: bool = True  # linear layers in 8-bit integers when answering; training never is
-    blocked_run_tokens: int = 8  # a run of this many tokens of a training reply is never said again
+    forced_penalty: float = 3.0  # nats off a candidate for each place where the likeliest word was not allowed
+    blocked_run_words: int = 8  # a run of this many words of a training reply is never said again
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return self.tokenizer.get_vocab_size()
 
+    @property
+    def pieces(self) -> list[str]:
+        """The text of every token by its id; U+2581 begins a word."""
+        return [self.tokenizer.id_to_token(i) or "" for i in range(len(self))]
+
     @classmethod
     def train(cls, texts: Iterable[str], size: int, names: dict[str, str] | None = None) -> Vocabulary:
         """Learn pieces from lower-case texts (Sennrich et al. 2016, BPE)."""

@@ -96,7 +96,7 @@ def write_runs(runs: Path, seed: int = 0) -> OmniConfig:
     sentiment = WordSentiment(["lovely", "sorry", "not_lovely"])
     with torch.no_grad():
         sentiment.weights.weight.copy_(torch.tensor([[-2.0, 0.0, 3.0], [2.0, 0.0, -2.0], [2.0, 0.0, -3.0]]))
-    hashes = Blocker.learn([vocabulary.encode(t) for t in TEXTS], config.llm.blocked_run_tokens)
+    hashes = Blocker.learn([normalise(t).split() for t in TEXTS], config.llm.blocked_run_words)
     exemplars = Exemplars(
         [vocabulary.encode(t) for t in TEXTS], [vocabulary.encode(t) for t in TEXTS], [0] * len(TEXTS)
     )

@@ -172,7 +172,8 @@ class SpeechLLM(nn.Module):
         `memory` and the log-probabilities [1, V] of the `first` token come from `plan`, or from `prefill` of the last
         sentence; the memory is left as it was. A token that would complete a run of words of a training reply is not
         allowed, nor is a trigram repeated from the sentence or from what was `said`. Once three quarters of the
-        candidates are done the rest are given up.
+        candidates are done the rest are given up. A candidate whose likeliest word was not allowed loses
+        `forced_penalty` nats for it: what comes after such a place seldom fits.
         """
         count = count or self.config.candidates
         memory = memory.repeated(count)
@@ -182,9 +183,10 @@ class SpeechLLM(nn.Module):
         states: list[Tensor] = []
         finished: dict[int, bool] = {}
         for _ in range(max(1, self.config.reply_tokens - len(said))):
-            chosen = self._choose(logits.clone(), [said + r for r in rows], generator)
+            chosen, forced = self._choose(logits.clone(), [said + r for r in rows], generator)
             running = torch.tensor([r not in finished for r in range(count)])
             totals += torch.where(running, logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0], torch.zeros(()))
+            totals -= self.config.forced_penalty * (forced & running)
             counts += running
             memory, state, logits = self.read(self.embed(chosen[:, None]), chosen[:, None], memory)
             states.append(state[:, 0])
@@ -212,31 +214,35 @@ class SpeechLLM(nn.Module):
         ]
         return sorted(drafts, key=lambda d: d.score, reverse=True)
 
-    def _choose(self, logits: Tensor, rows: list[list[int]], generator: torch.Generator) -> Tensor:
+    def _choose(self, logits: Tensor, rows: list[list[int]], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Next tokens [R], and whether the likeliest token of a row was forbidden, so that it had to go astray [R]."""
         logits[:, : len(SPECIALS)] = logits[:, : len(SPECIALS)].where(self._is_end(), torch.tensor(float("-inf")))
         for row, ids in enumerate(rows):
             for token in set(ids) - self.repeatable:
                 logits[row, token] -= self.config.frequency_penalty * ids.count(token)
             if len(ids) < 3:
                 logits[row, self.marks[END]] = float("-inf")
-            for token in logits[row].topk(min(24, logits.shape[1])).indices.tolist():
-                if self._forbidden(ids, token):
-                    logits[row, token] = float("-inf")
+        tails = [self.blocker.tail(ids) if self.blocker else () for ids in rows]
+        forced = torch.zeros(len(rows), dtype=torch.bool)
+        for row, likely in enumerate(logits.topk(min(24, logits.shape[1])).indices.tolist()):
+            forced[row] = self._forbidden(rows[row], tails[row], likely[0])
+            wrong = [token for token in likely if self._forbidden(rows[row], tails[row], token)]
+            logits[row, wrong] = float("-inf")
         while True:  # the likely tokens are checked before the draw, the others when they are drawn
             chosen = nucleus(logits, self.config.temperature, self.config.top_p, generator)
-            wrong = [row for row, token in enumerate(chosen.tolist()) if self._forbidden(rows[row], token)]
+            wrong = [row for row, token in enumerate(chosen.tolist()) if self._forbidden(rows[row], tails[row], token)]
             if not wrong:
-                return chosen
+                return chosen, forced
             logits[wrong, chosen[wrong]] = float("-inf")
 
-    def _forbidden(self, ids: list[int], token: int) -> bool:
+    def _forbidden(self, ids: list[int], tail: tuple[str, ...], token: int) -> bool:
         """Whether a token would repeat a trigram of the reply so far, or complete a run of a training reply."""
         if token == self.marks[END]:
             return False
         repeated = len(ids) >= 2 and any(
             ids[i : i + 2] == ids[-2:] and ids[i + 2] == token for i in range(len(ids) - 2)
         )
-        return repeated or (self.blocker is not None and self.blocker.completes(ids, token))
+        return repeated or (self.blocker is not None and self.blocker.completes(tail, token))
 
     def _is_end(self) -> Tensor:
         return torch.arange(len(SPECIALS)) == self.marks[END]

@@ -5,9 +5,15 @@ Shapes: R rows (candidates), V vocabulary.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
+#: What begins a word's first piece, and what stands between words without being one.
+_BEGINS, _MARKS = "\u2581", ("", ".", ",", "?", "!")
 #: A nucleus is sought among this many likeliest tokens: sorting a whole vocabulary costs more than the model's layers.
 WIDEST = 128
 
@@ -29,31 +35,55 @@ def nucleus(logits: Tensor, temperature: float, top_p: float, generator: torch.G
 
 
 class Blocker:
-    """Remembers n-grams of known texts as hashes and tells which next tokens would complete one.
+    """Remembers runs of words of known texts as hashes and tells which next tokens would complete one.
 
-    Used so that a reply never repeats a training reply's run of words. `hashes` int64, sorted, of n-grams of ids.
+    Used so that a reply never repeats a training reply's run of words. `hashes` int64, sorted, of runs of `size` words;
+    `pieces` the text of each token, in which U+2581 begins a word.
     """
 
-    def __init__(self, hashes: Tensor, size: int) -> None:
+    def __init__(self, hashes: Tensor, size: int, pieces: Sequence[str]) -> None:
         self.known = set(hashes.tolist())
-        self.size = size
+        self.size, self.pieces = size, pieces
 
     @staticmethod
-    def hash(ids: tuple[int, ...]) -> int:
-        """A 63-bit polynomial hash of token ids."""
+    def hash(words: Sequence[str]) -> int:
+        """A 63-bit polynomial hash of a run of words."""
         value = 1469598103934665603
-        for token in ids:
-            value = ((value ^ token) * 1099511628211) & 0x7FFFFFFFFFFFFFFF
+        for word in words:
+            value = ((value ^ _number(word)) * 1099511628211) & 0x7FFFFFFFFFFFFFFF
         return value
 
     @classmethod
-    def learn(cls, texts: list[list[int]], size: int) -> Tensor:
-        """Hashes of every n-gram of the texts."""
-        found = {cls.hash(tuple(t[i : i + size])) for t in texts for i in range(len(t) - size + 1)}
+    def learn(cls, texts: Sequence[Sequence[str]], size: int) -> Tensor:
+        """Hashes of every run of the texts, each a sequence of words without marks."""
+        found = {cls.hash(t[i : i + size]) for t in texts for i in range(len(t) - size + 1)}
         return torch.tensor(sorted(found), dtype=torch.int64)
 
-    def completes(self, ids: list[int], candidate: int) -> bool:
-        """Whether adding `candidate` to `ids` completes a known n-gram."""
-        if len(ids) + 1 < self.size:
+    def tail(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The last words of ids, `size` at most; the very last may not be whole yet."""
+        words: list[str] = []
+        ending = ""
+        for token in reversed(ids):
+            piece = self.pieces[token]
+            if piece.strip(_BEGINS) in _MARKS:
+                continue
+            ending = piece + ending
+            if piece.startswith(_BEGINS):
+                words.append(ending[1:])
+                ending = ""
+                if len(words) == self.size:
+                    break
+        return tuple(reversed([*words, ending] if ending else words))
+
+    def completes(self, tail: tuple[str, ...], candidate: int) -> bool:
+        """Whether adding the token `candidate` to ids with this `tail` completes a known run, its word taken as whole."""
+        piece = self.pieces[candidate]
+        if piece.strip(_BEGINS) in _MARKS:
             return False
-        return self.hash((*ids[len(ids) + 1 - self.size :], candidate)) in self.known
+        words = (*tail, piece[1:]) if piece.startswith(_BEGINS) or not tail else (*tail[:-1], tail[-1] + piece)
+        return len(words) >= self.size and self.hash(words[-self.size :]) in self.known
+
+
+@lru_cache(maxsize=100_000)
+def _number(word: str) -> int:
+    return zlib.crc32(word.encode())

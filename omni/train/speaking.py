@@ -112,7 +112,7 @@ def make_vocabulary(recipe: Recipe, settings: SpeakingData, data: Path, size: in
     train, _ = corpus.split(corpus.read(Path(settings.corpus)))
     own = [t for e in train for t in (e.say, e.reply)]
     texts = [spoken_form(t) for d in talk for t in d] + [spoken_form(t) for t in own] * 4
-    return Vocabulary.train(texts, size, {**capitalised(talk), **corpus.proper_names(train)})
+    return Vocabulary.train(texts, size, corpus.proper_names(train, capitalised(talk)))
 
 
 class Swapped:
@@ -234,14 +234,15 @@ class ExpressTask(LanguageModelTask):
         super().__init__(recipe, data, cache)
         everything = corpus.read(Path(self.settings.corpus))
         train, held = corpus.split(everything)
-        self.vocabulary.names.update(corpus.proper_names(train))
+        self.vocabulary.names = corpus.proper_names(train, self.vocabulary.names)
         self.train_dialogues, self.held_dialogues = corpus.dialogues(train), corpus.dialogues(held)
         self.misheard = Misheard([e.say for e in train])
         self.swapped = Swapped([e.say for e in train])
         sizes = [sum(self._size(e) for e in d) for d in self.train_dialogues]
         self.plan_of_batches = Schedule(sizes, self.settings.batch_tokens, recipe.seed)
         replies = [self.vocabulary.encode(spoken_form(e.reply)) for e in train]
-        self.blocker = Blocker.learn(replies, self.config.blocked_run_tokens)
+        said = [normalise(spoken_form(e.reply)).split() for e in train]
+        self.blocker = Blocker.learn(said, self.config.blocked_run_words)
         queries = [self.vocabulary.encode(normalise(e.say)) for e in train]
         self.exemplars = Exemplars(queries, replies, [EMOTIONS.index(e.emotion) for e in train])
         self.places: dict[str, list[int]] = {}

@@ -182,3 +182,12 @@ def test_bad_rows_are_named_with_file_line_and_field(tmp_path: Path) -> None:
         read(write(tmp_path / "y", json.dumps({**ROW, "colour": "red"})))
     with pytest.raises(DataError, match="no corpus in"):
         read(tmp_path / "nowhere")
+
+
+def test_what_the_exchanges_write_in_lower_case_is_no_name() -> None:
+    rows = [row(say="I like the rice in Rome.", reply="Then cook the rice with Anna.")]
+    assert proper_names(rows, {"rice": "Rice", "london": "London"}) == {
+        "london": "London",
+        "rome": "Rome",
+        "anna": "Anna",
+    }

@@ -9,6 +9,7 @@ import torch
 
 from omni.models.speech_llm import Draft, Memory, SpeechLLM, make_llm
 from omni.nn.sampling import Blocker
+from omni.phones import normalise
 from omni.text import END, EXPRESS, FIELDS, SAY, SPECIALS, Vocabulary, label
 from omni.train.losses import scored_nats
 from omni.turns import EMOTIONS, FITTING_STYLES
@@ -183,10 +184,12 @@ def test_blocked_runs_are_never_completed(vocabulary: Vocabulary) -> None:
 
     assert sum(any(ids == s[: len(ids)] for s in said) for ids in spoken(None)) >= 5
     size = 4
-    blocker = Blocker(Blocker.learn(said, size), size)
-    known = {tuple(s[i : i + size]) for s in said for i in range(len(s) - size + 1)}
+    texts = [normalise(vocabulary.decode(s)).split() for s in said]
+    blocker = Blocker(Blocker.learn(texts, size), size, vocabulary.pieces)
+    known = {tuple(w[i : i + size]) for w in texts for i in range(len(w) - size + 1)}
     for reply in spoken(blocker):
-        assert not {tuple(reply[i : i + size]) for i in range(len(reply) - size + 1)} & known
+        run = normalise(vocabulary.decode(reply)).split()
+        assert not {tuple(run[i : i + size]) for i in range(len(run) - size + 1)} & known
 
 
 def test_blocking_holds_beyond_the_likeliest_tokens(vocabulary: Vocabulary) -> None:
@@ -196,8 +199,8 @@ def test_blocking_holds_beyond_the_likeliest_tokens(vocabulary: Vocabulary) -> N
     for weight in llm.parameters():
         weight.data *= 0.0
     allowed = set(range(len(SPECIALS), len(SPECIALS) + 30))
-    blocker = Blocker(torch.zeros(0, dtype=torch.int64), 1)
-    blocker.completes = lambda ids, candidate: candidate not in allowed  # type: ignore[method-assign]
+    blocker = Blocker(torch.zeros(0, dtype=torch.int64), 1, vocabulary.pieces)
+    blocker.completes = lambda tail, candidate: candidate not in allowed  # type: ignore[method-assign]
     llm.blocker = blocker
     for seed in range(5):
         _, _, memory, first = llm.plan(prompt_of(vocabulary, slots=0), FITTING_STYLES["calm"])

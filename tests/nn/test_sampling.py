@@ -46,20 +46,46 @@ def test_impossible_tokens_are_never_drawn() -> None:
     assert bool((nucleus(logits, 2.0, 1.0, torch.Generator().manual_seed(0)) % 2 == 1).all())
 
 
-def test_blocker_knows_every_run_of_its_texts_and_no_other() -> None:
-    texts = [[1, 2, 3, 4, 5, 6, 7], [9, 8, 7], [4, 4, 4, 4]]
-    blocker = Blocker(Blocker.learn(texts, 4), 4)
-    for text in texts:
-        for end in range(3, len(text)):
-            assert blocker.completes(text[:end], text[end])
-    assert not blocker.completes([1, 2, 3], 5)
-    assert not blocker.completes([2, 1, 3], 4)  # order matters
-    assert not blocker.completes([9, 8], 7)  # shorter than a run
-    assert blocker.completes([50, 60, 4, 5, 6], 7)  # what came before does not matter
+PIECES = [
+    piece.replace("_", "\u2581")
+    for piece in ("_my", "_dog", "_ran", "_a", "way", ".", ",", "_?", "_ra", "n", "_to", "day", "_", "x")
+]
+TEXTS = (["my", "dog", "ran", "away", "today"], ["ran", "today"])
+
+
+def ids_of(text: str) -> list[int]:
+    """Ids of pieces given with spaces between, `_` for what begins a word."""
+    return [PIECES.index(piece.replace("_", "\u2581")) for piece in text.split()]
+
+
+@pytest.fixture
+def blocker() -> Blocker:
+    return Blocker(Blocker.learn(TEXTS, 4), 4, PIECES)
+
+
+def completes(blocker: Blocker, said: str, piece: str) -> bool:
+    return blocker.completes(blocker.tail(ids_of(said)), ids_of(piece)[0])
+
+
+def test_a_run_of_words_is_blocked_at_the_piece_that_completes_it(blocker: Blocker) -> None:
+    assert not completes(blocker, "_my _dog _ran", "_a")
+    assert completes(blocker, "_my _dog _ran _a", "way")
+    assert completes(blocker, "_dog _ran _a way _to", "day")
+    assert not completes(blocker, "_dog _ran _a way", "_to")
+    assert not completes(blocker, "_ran _to", "day")  # shorter than a run
+    assert not completes(blocker, "_dog _my _ran _a", "way")  # order matters
+
+
+def test_marks_and_the_cutting_into_pieces_do_not_hide_a_run(blocker: Blocker) -> None:
+    assert completes(blocker, "_my _dog , _ra n . _a", "way")
+    assert completes(blocker, "_to day _my _dog _? _ran _a", "way")  # what came before does not matter
+    assert not completes(blocker, "_my _dog _ran _a", ".")
+    assert blocker.tail(ids_of("_to day , _my _dog _ra n . _a")) == ("my", "dog", "ran", "a")
+    assert blocker.tail([]) == ()
 
 
 def test_learned_hashes_are_sorted_unique_and_fit_a_file() -> None:
-    hashes = Blocker.learn([[1, 2, 3, 1, 2, 3]], 3)
+    hashes = Blocker.learn([["a", "b", "c", "a", "b", "c"]], 3)
     assert hashes.dtype == torch.int64
     assert len(hashes) == 3
     assert bool((hashes.diff() > 0).all())
@@ -67,5 +93,6 @@ def test_learned_hashes_are_sorted_unique_and_fit_a_file() -> None:
 
 
 def test_hash_depends_on_order_and_has_no_collisions_among_small_runs() -> None:
-    runs = [(a, b, c) for a in range(20) for b in range(20) for c in range(20)]
+    words = [f"w{n}" for n in range(20)]
+    runs = [(a, b, c) for a in words for b in words for c in words]
     assert len({Blocker.hash(r) for r in runs}) == len(runs)

@@ -81,15 +81,18 @@ def dialogues(exchanges: list[Exchange]) -> list[list[Exchange]]:
     return groups
 
 
-def proper_names(exchanges: list[Exchange]) -> dict[str, str]:
-    """Lower-case word -> its capitalised spelling, for words that are never lower case inside a sentence."""
-    upper: dict[str, str] = {}
-    lower: set[str] = set()
-    for exchange in exchanges:
-        for text in (exchange.say, exchange.reply):
-            for word in re.findall(r"(?<![.?!] )(?<!^)\b[A-Za-z']+", text):
-                if word[0].isupper() and not word.startswith("I'") and word != "I":
-                    upper[word.lower()] = word
-                else:
-                    lower.add(word)
-    return {k: v for k, v in upper.items() if k not in lower}
+def _inside_sentences(exchanges: list[Exchange]) -> set[str]:
+    """Every word that stands inside a sentence, as it is written there."""
+    texts = (text for exchange in exchanges for text in (exchange.say, exchange.reply))
+    return {w for text in texts for w in re.findall(r"(?<![.?!] )(?<!^)\b[A-Za-z']+", text)}
+
+
+def proper_names(exchanges: list[Exchange], others: dict[str, str] | None = None) -> dict[str, str]:
+    """Lower-case word -> its capitalised spelling: `others`, and words that are never lower case inside a sentence.
+
+    What the exchanges write in lower case is no name, whatever other texts say of it (rice, Rice).
+    """
+    written = _inside_sentences(exchanges)
+    lower = {w for w in written if w[0].islower()}
+    upper = {w.lower(): w for w in written if w[0].isupper() and w != "I" and not w.startswith("I'")}
+    return {k: v for k, v in {**(others or {}), **upper}.items() if k not in lower}
