@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    HubertConfig,
+    HubertForSequenceClassification,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
+    WavLMConfig,
+    WavLMForSequenceClassification,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -58,4 +65,31 @@ def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         setattr(model.generation_config, name, value)  # `update` takes known names alone
     model.save_pretrained(folder)
     WhisperProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer).save_pretrained(folder)
+    return folder
+
+
+EMOTION_MODELS = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2ForSequenceClassification),
+    "hubert": (HubertConfig, HubertForSequenceClassification),
+    "wavlm": (WavLMConfig, WavLMForSequenceClassification),
+}
+
+
+@pytest.fixture(scope="session", params=EMOTION_MODELS)
+def emotion_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of four emotions as IEMOCAP names them, on each of the three encoders."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config_class, model_class = EMOTION_MODELS[request.param]
+    torch.manual_seed(3)
+    config = config_class(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, conv_dim=(16, 16),
+        conv_stride=(20, 16), conv_kernel=(40, 32), num_feat_extract_layers=2, num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2, classifier_proj_size=16, id2label=dict(enumerate(("neu", "hap", "ang", "sad"))),
+        label2id={"neu": 0, "hap": 1, "ang": 2, "sad": 3},
+    )  # fmt: skip
+    model = model_class(config)
+    for weight in model.classifier.parameters():
+        weight.data *= 150.0  # far from uniform
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return folder
