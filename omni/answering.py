@@ -7,53 +7,23 @@ spoken while the next one is still being thought of.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from omni.answers import Answer, Sentence, unclear
 from omni.models.adapter import EmotionAdapter
 from omni.models.exemplars import Exemplars
 from omni.models.speech_llm import Draft, SpeechLLM
 from omni.models.style import style_for
 from omni.phones import normalise
-from omni.spoken import sentences
 from omni.text import END, Thought, Vocabulary
 from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
 RELEVANCE_WEIGHT = 0.2
 LONGEST_REPLY_SENTENCES = 2
-#: What is said when the words could not be made out; one is drawn by the seed. Never sent through the model.
-UNCLEAR = {
-    "quiet": (
-        "I didn't catch the words. Could you say that again?",
-        "The words were not clear to me. Would you repeat them?",
-    ),
-    "upset": (
-        "I couldn't make out the words, but your voice sounded troubled. Could you say it once more?",
-        "Something in your voice sounded heavy, and I missed the words. Please tell me again.",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence to be spoken; `states` [tokens, D] of the language model, `starts` the token that begins each word."""
-
-    text: str
-    states: Tensor | None = None
-    starts: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A reply without sound, or its sentences so far, and its thought."""
-
-    reply: Reply
-    thought: Thought
-    sentences: tuple[Sentence, ...]
 
 
 @dataclass
@@ -87,7 +57,7 @@ class Responder:
     ) -> Iterator[Answer]:
         """The reply as it grows: after each sentence all of it so far."""
         if not heard.understood:
-            yield self._unclear(heard, perception, seed)
+            yield unclear(heard, perception, seed)
             return
         history, sound = self._history(conversation)
         shown = self._shown(heard, perception)
@@ -169,19 +139,3 @@ class Responder:
         without = self.llm.log_likelihood(unheard, [d.ids + ends * d.finished for d in spoken], sound)
         scores = [d.score + RELEVANCE_WEIGHT * (d.score - float(w)) for d, w in zip(spoken, without, strict=True)]
         return spoken[max(range(len(spoken)), key=scores.__getitem__)]
-
-    def _unclear(self, heard: Heard, perception: Perception, seed: int) -> Answer:
-        upset = perception.emotion in ("sad", "angry", "fearful", "disgusted") and perception.confidence > 0.5
-        lines = UNCLEAR["upset" if upset else "quiet"]
-        text = lines[seed % len(lines)]
-        plan = Plan("none", "question", "questioning", "warm" if not upset else "comforting")
-        if perception.emotion in ("angry", "disgusted"):
-            plan = replace(plan, style="calm")
-        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
-        style = style_for(plan.style, perception.intensity)
-        return Answer(Reply(text, plan, style), thought, tuple(map(Sentence, sentences(text))))
-
-
-def seed_of(text: str) -> int:
-    """A seed that is a function of a text (a query's id, a transcript)."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omni.answering import Answer
+from omni.answers import Answer
 from omni.anticipation import answered
 from omni.assemble import Parts, assemble
 from omni.audio import io

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from omni.answering import UNCLEAR, Sentence, seed_of
+from omni.answers import UNCLEAR, Sentence, seed_of
 from omni.assistant import Assistant
 from omni.errors import InputError
 from omni.models.style import style_for
