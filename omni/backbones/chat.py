@@ -1,0 +1,187 @@
+"""The thought and the reply by a published instruct model: the grammar in plain words, its labels walked along a trie.
+
+The model is told what was heard and how it sounded and writes five lines, `Need:` to `Reply:`. The names of the lines are
+given, each label is one of those that `turns.py` lists, so that a thought is always well-formed; the reply is sampled.
+Shapes: L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from omni.answers import Answer, Sentence, unclear
+from omni.errors import ModelError
+from omni.models.style import style_for
+from omni.nn.sampling import nucleus
+from omni.text import FIELDS, Thought
+from omni.turns import Conversation, Heard, Perception, Plan, Reply, fitting_styles
+
+#: What the model is asked to do (listen, perceive, express: LPE, arXiv 2501.10937, in our own words).
+INSTRUCTION = """You are Omni, a voice assistant. You are told what a person said and how the voice sounded.
+First decide how to answer: does the person need empathy (seeking: wants a feeling or good news to be heard; providing: \
+comforts or thanks somebody; none: facts and small talk), which support strategy fits, with which intent, and in which \
+voice style. Then answer aloud in one or two short sentences, under thirty words, plain text without lists or emoji. \
+Take up what was really said. Follow the voice where it says something other than the words, with tact. Give facts when \
+facts are asked for and no comfort then. Never claim to be human, to feel, to remember for ever, or to do what a voice \
+assistant cannot do. No therapy phrases."""
+_LINES = {"need": "Need", "strategy": "Strategy", "intent": "Intent", "style": "Style"}
+_RELATION = {"agrees": "fits the words", "adds": "adds a feeling that the words leave out"}
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """How the reply is sampled."""
+
+    reply_tokens: int = 80
+    temperature: float = 0.7
+    top_p: float = 0.9
+    history_turns: int = 6
+
+
+@dataclass
+class _Reading:
+    """What the model has read so far, and the logits [1, V] of what comes next."""
+
+    cache: DynamicCache
+    logits: Tensor
+
+
+def user_message(heard: Heard, perception: Perception) -> str:
+    """What the model is told of a turn."""
+    relation = _RELATION.get(perception.match, "says something other than the words")
+    sounds = f"{perception.emotion} ({perception.level}, {perception.confidence:.0%} sure), which {relation}"
+    return f'The person said: "{heard.text}"\nThe voice sounded {sounds}.'
+
+
+def assistant_message(reply: Reply) -> str:
+    """What the model wrote in an earlier turn."""
+    lines = [f"{name}: {getattr(reply.plan, field)}" for field, name in _LINES.items()]
+    return "\n".join([*lines, f"Reply: {reply.text}"])
+
+
+class ChatResponder:
+    """A responder over any causal model whose tokenizer has a chat template."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ChatConfig = ChatConfig()
+    ) -> None:
+        self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        found = ends if isinstance(ends, list) else [ends, tokenizer.eos_token_id]
+        self.ends = {int(i) for i in found if i is not None}
+
+    @classmethod
+    def load(cls, folder: Path, config: ChatConfig = ChatConfig(), dtype: str = "auto") -> ChatResponder:
+        """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
+        return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), config)
+
+    def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
+        """Think and reply. The same arguments give the same answer."""
+        *_, last = self.answers(heard, perception, conversation, seed)
+        return last
+
+    def answers(
+        self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
+    ) -> Iterator[Answer]:
+        """The reply as it grows: after each sentence all of it so far."""
+        if not heard.understood:
+            yield unclear(heard, perception, seed)
+            return
+        reading = self._read(self._prompt(heard, perception, conversation))
+        chosen: dict[str, str] = {}
+        for number, (field, name) in enumerate(_LINES.items()):
+            reading = self._read(self._plain(("\n" if number else "") + f"{name}:"), reading)
+            allowed = (
+                FIELDS[field] if field != "style" else fitting_styles(perception.emotion, perception.probabilities)
+            )
+            chosen[field], reading = self._label(allowed, reading)
+        plan = Plan(**chosen)
+        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
+        style = style_for(plan.style, perception.intensity)
+        spoken: list[Sentence] = []
+        for text in self._sentences(self._read(self._plain("\nReply:"), reading), seed):
+            spoken.append(Sentence(text))
+            whole = " ".join(s.text for s in spoken)
+            yield Answer(Reply(whole, plan, style), thought, tuple(spoken))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _prompt(self, heard: Heard, perception: Perception, conversation: Conversation) -> list[int]:
+        messages = [{"role": "system", "content": INSTRUCTION}]
+        for turn in conversation.turns[-self.config.history_turns :]:
+            messages.append({"role": "user", "content": user_message(turn.heard, turn.perception)})
+            messages.append({"role": "assistant", "content": assistant_message(turn.reply)})
+        messages.append({"role": "user", "content": user_message(heard, perception)})
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self._plain(str(text))
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    @torch.inference_mode()
+    def _read(self, ids: Sequence[int], reading: _Reading | None = None) -> _Reading:
+        cache = reading.cache if reading else DynamicCache(config=self.model.config)
+        row = torch.tensor([list(ids)], device=self.model.device)
+        out = self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return _Reading(cache, out.logits[:, -1].float().cpu())
+
+    # -- thinking ------------------------------------------------------------------------------------------------
+
+    def _label(self, allowed: Sequence[str], reading: _Reading) -> tuple[str, _Reading]:
+        """Walk the trie of the allowed labels, the likeliest token at each fork, and read the label."""
+        ways = {label: [*self._plain(f" {label}")] for label in allowed}
+        written: list[int] = []
+        while len(ways) > 1:
+            nexts = sorted({ids[len(written)] for ids in ways.values() if len(ids) > len(written)})
+            ended = [label for label, ids in ways.items() if len(ids) == len(written)]
+            best = nexts[int(reading.logits[0, nexts].argmax())]
+            line_end = self._plain("\n")[0]
+            if ended and float(reading.logits[0, line_end]) > float(reading.logits[0, best]):
+                return ended[0], reading
+            written.append(best)
+            ways = {label: ids for label, ids in ways.items() if ids[: len(written)] == written}
+            reading = self._read([best], reading)
+        ((label, ids),) = ways.items()
+        rest = ids[len(written) :]
+        return label, self._read(rest, reading) if rest else reading
+
+    # -- answering -----------------------------------------------------------------------------------------------
+
+    def _sentences(self, reading: _Reading, seed: int) -> Iterator[str]:
+        """The reply's sentences as they are complete; it ends with the end mark, a new line or the last allowed token."""
+        generator = torch.Generator().manual_seed(seed)
+        ids: list[int] = []
+        told, text = 0, ""
+        empty = [*self.ends, *self._plain("\n")]
+        reading.logits = reading.logits.index_fill(1, torch.tensor(empty), float("-inf"))  # something is said
+        for _ in range(self.config.reply_tokens):
+            token = int(nucleus(reading.logits, self.config.temperature, self.config.top_p, generator))
+            if token in self.ends:
+                break
+            ids.append(token)
+            text = self._decode(ids)
+            if "\n" in text.strip():
+                break
+            done = [m.end() for m in _SENTENCE_END.finditer(text)]
+            if done and done[-1] > told and text[told : done[-1]].strip():
+                yield text[told : done[-1]].strip()
+                told = done[-1]
+            reading = self._read([token], reading)
+        rest = self._decode(ids)[told:].strip().split("\n")[0].strip()
+        if rest:
+            yield rest
+        elif not told:
+            raise ModelError(f"the language model wrote no words ({text!r}); it is damaged, or no instruct model")
+
+    def _decode(self, ids: list[int]) -> str:
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return str(text).replace("\ufffd", "")
