@@ -14,6 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    VitsConfig,
+    VitsModel,
+    VitsTokenizer,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForSequenceClassification,
@@ -133,5 +136,30 @@ def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Qwen2ForCausalLM(config)
     for weight in model.parameters():
         weight.data *= 4.0  # far from uniform
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VITS of small width that reads letters, at 22.05 kHz so that it must be resampled."""
+    folder = tmp_path_factory.mktemp("vits")
+    letters = ["<pad>", *"abcdefghijklmnopqrstuvwxyz' "]
+    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(letters)}))
+    tokenizer = VitsTokenizer(
+        str(folder / "vocab.json"), pad_token="<pad>", unk_token="<pad>", phonemize=False, is_uroman=False
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(2)
+    config = VitsConfig(
+        vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=24, flow_size=16,
+        spectrogram_bins=33, posterior_encoder_num_wavenet_layers=2, prior_encoder_num_wavenet_layers=2,
+        prior_encoder_num_flows=2, upsample_initial_channel=16, upsample_rates=[8, 8, 2, 2],
+        upsample_kernel_sizes=[16, 16, 4, 4], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]],
+        duration_predictor_filter_channels=16, use_stochastic_duration_prediction=False, sampling_rate=22_050,
+    )  # fmt: skip
+    model = VitsModel(config)
+    with torch.no_grad():
+        model.get_parameter("duration_predictor.proj.bias").add_(1.5)  # about five frames a letter
     model.save_pretrained(folder)
     return folder
