@@ -25,6 +25,14 @@ def test_outputs_stay_close_and_other_layers_stay_as_they_are() -> None:
     assert torch.nn.functional.cosine_similarity(found, wanted, dim=-1).min() > 0.999
 
 
+def test_layers_can_be_left_out_by_name() -> None:
+    torch.manual_seed(0)
+    blocks = nn.ModuleList([nn.ModuleDict({"up": nn.Linear(8, 16), "down": nn.Linear(16, 8)}) for _ in range(2)])
+    small = in_int8(blocks, but=("down",))
+    assert all(isinstance(block["down"], nn.Linear) for block in small)
+    assert not any(isinstance(block["up"], nn.Linear) for block in small)
+
+
 def test_it_is_left_alone_where_it_cannot_be_done(monkeypatch) -> None:
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", [])
     plain = nn.Sequential(nn.Linear(8, 8))
