@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from omni.assistant import Assistant
 from omni.audio.io import read_audio
 from omni.data.voices import Voice, speak
+from omni.evaluation.report import weights_digest
 from omni.turns import Audio
 from tests.tiny import REPOSITORY
 
@@ -69,3 +71,9 @@ def test_the_shipped_folder_is_within_its_limits() -> None:
     sizes = [p.stat().st_size for p in Path(REPOSITORY / "checkpoints" / "omni-mini").iterdir()]
     assert max(sizes) <= 45e6
     assert sum(sizes) <= 110e6
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (REPOSITORY / "docs" / "results").glob("*.json")))
+def test_the_results_shown_are_those_of_the_weights_that_ship(name: str) -> None:
+    found = json.loads((REPOSITORY / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert found["weights"] == weights_digest(None, name), f"measure again: omni eval {name}"
