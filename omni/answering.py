@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from omni.answers import Answer, Sentence, unclear
+from omni.answers import Answer, Answering, Sentence
 from omni.models.adapter import EmotionAdapter
 from omni.models.exemplars import Exemplars
 from omni.models.speech_llm import Draft, SpeechLLM
@@ -39,7 +39,7 @@ class _Said:
         self.sentences.append(Sentence(text, draft.states, tuple(vocabulary.word_starts(draft.ids))))
 
 
-class Responder:
+class Responder(Answering):
     """Wraps the language model: builds the context, plans, samples, chooses."""
 
     def __init__(self, llm: SpeechLLM, adapter: EmotionAdapter, exemplars: Exemplars | None = None) -> None:
@@ -47,18 +47,8 @@ class Responder:
         self.llm, self.adapter, self.vocabulary = llm.eval(), adapter.eval(), llm.vocabulary
         self.exemplars = exemplars
 
-    def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
-        """Think and choose a reply. The same arguments give the same answer."""
-        *_, last = self.answers(heard, perception, conversation, seed)
-        return last
-
-    def answers(
-        self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
-    ) -> Iterator[Answer]:
-        """The reply as it grows: after each sentence all of it so far."""
-        if not heard.understood:
-            yield unclear(heard, perception, seed)
-            return
+    def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
+        """See `Answering`."""
         history, sound = self._history(conversation)
         shown = self._shown(heard, perception)
         prompt = history + shown + self._prompt(heard, perception)

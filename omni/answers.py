@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from torch import Tensor
 
@@ -45,18 +45,26 @@ class Answer:
     sentences: tuple[Sentence, ...]
 
 
-class Answering(Protocol):
-    """What every responder can do."""
+class Answering(ABC):
+    """A responder. What was not understood is asked for again, whichever model stands behind it."""
+
+    def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
+        """Think and choose a whole reply. The same arguments give the same answer."""
+        *_, last = self.answers(heard, perception, conversation, seed)
+        return last
 
     def answers(
         self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
     ) -> Iterator[Answer]:
-        """The reply as it grows: after each sentence all of it so far. The same arguments give the same answers."""
-        ...
+        """The reply as it grows: after each sentence all of it so far."""
+        if heard.understood:
+            yield from self.think(heard, perception, conversation, seed)
+        else:
+            yield unclear(heard, perception, seed)
 
-    def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
-        """The whole reply."""
-        ...
+    @abstractmethod
+    def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
+        """What `answers` gives to words that were understood."""
 
 
 def unclear(heard: Heard, perception: Perception, seed: int) -> Answer:

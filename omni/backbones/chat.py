@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from omni.answers import Answer, Sentence, unclear
+from omni.answers import Answer, Answering, Sentence
 from omni.errors import ModelError
 from omni.models.style import style_for
 from omni.nn.sampling import nucleus
@@ -67,7 +67,7 @@ def assistant_message(reply: Reply) -> str:
     return "\n".join([*lines, f"Reply: {reply.text}"])
 
 
-class ChatResponder:
+class ChatResponder(Answering):
     """A responder over any causal model whose tokenizer has a chat template."""
 
     def __init__(
@@ -84,18 +84,8 @@ class ChatResponder:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
         return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), config)
 
-    def answer(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0) -> Answer:
-        """Think and reply. The same arguments give the same answer."""
-        *_, last = self.answers(heard, perception, conversation, seed)
-        return last
-
-    def answers(
-        self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
-    ) -> Iterator[Answer]:
-        """The reply as it grows: after each sentence all of it so far."""
-        if not heard.understood:
-            yield unclear(heard, perception, seed)
-            return
+    def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
+        """See `Answering`."""
         reading = self._read(self._prompt(heard, perception, conversation))
         chosen: dict[str, str] = {}
         for number, (field, name) in enumerate(_LINES.items()):

@@ -9,6 +9,7 @@ Shapes: N exchanges, E emotions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,10 @@ class Exemplars:
         return len(self.queries)
 
     def _index(self) -> None:
-        pairs = [(token, place) for place, query in enumerate(self.queries) for token in set(query)]
-        tokens, places = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+        tokens = np.array([token for query in self.queries for token in query], np.int64)
+        places = np.repeat(np.arange(len(self)), [len(query) for query in self.queries])
+        # a pair of numbers as one, which sorts and drops repetitions at once
+        tokens, places = np.divmod(np.unique(tokens * len(self) + places), len(self))
         self._vocabulary = int(tokens.max(initial=0)) + 1
         self._begins = np.searchsorted(tokens, np.arange(self._vocabulary + 1))
         self._places = places
@@ -111,10 +114,16 @@ class Exemplars:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Exemplars:
         """From what `save` wrote. ModelError if a tensor is missing or the sizes do not fit."""
         try:
-            rows = [
-                torch.split(tensors[name].long(), tensors[sizes].tolist())
-                for name, sizes in (("queries", "query_sizes"), ("replies", "reply_sizes"))
-            ]
-            return cls([r.tolist() for r in rows[0]], [r.tolist() for r in rows[1]], tensors["tones"].tolist())
-        except (KeyError, RuntimeError, ValueError) as error:
+            queries = _cut(tensors["queries"].tolist(), tensors["query_sizes"].tolist())
+            replies = _cut(tensors["replies"].tolist(), tensors["reply_sizes"].tolist())
+            return cls(queries, replies, tensors["tones"].tolist())
+        except (KeyError, ValueError) as error:
             raise ModelError(f"exemplars.safetensors is damaged ({error}); fetch the checkpoint again") from error
+
+
+def _cut(flat: list[int], sizes: list[int]) -> list[list[int]]:
+    """A list cut into pieces. ValueError unless the sizes fill it."""
+    ends = list(accumulate(sizes, initial=0))
+    if ends[-1] != len(flat) or min(sizes, default=0) < 0:
+        raise ValueError(f"{len(flat)} tokens do not fill {ends[-1]}")
+    return [flat[a:b] for a, b in pairwise(ends)]
