@@ -16,13 +16,16 @@ from torch import Tensor
 from omni.answers import Answer, Answering, Sentence
 from omni.models.adapter import EmotionAdapter
 from omni.models.exemplars import Exemplars
+from omni.models.memory import Memory
 from omni.models.speech_llm import Draft, SpeechLLM
 from omni.models.style import style_for
-from omni.phones import normalise
+from omni.phones import dictionary, normalise
 from omni.text import END, Thought, Vocabulary
 from omni.turns import EMOTIONS, Conversation, Heard, Perception, Plan, Reply, Turn, fitting_styles
 
-RELEVANCE_WEIGHT = 0.2
+#: What the transcript's raising a sentence's likelihood counts beside that likelihood: in the first sentence, in later ones
+#: (a second sentence is more easily one that would follow anything).
+RELEVANCE = (0.4, 0.8)
 LONGEST_REPLY_SENTENCES = 2
 
 
@@ -50,27 +53,31 @@ class Responder(Answering):
     def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
         """See `Answering`."""
         history, sound = self._history(conversation)
-        shown = self._shown(heard, perception)
-        prompt = history + shown + self._prompt(heard, perception)
+        query = self._prompt(heard, perception)
         embeddings = torch.cat([*sound, self._sound(perception)], dim=1)
         styles = fitting_styles(perception.emotion, perception.probabilities)
-        plan, written, memory, following = self.llm.plan(prompt, styles, embeddings)
-        unheard = shown + self._prompt(Heard(""), perception) + written
+        first, *others = self._shown(heard, perception)
+        plan, written, memory, following = self.llm.plan(history + first + query, styles, embeddings)
+        reads = [self.llm.prefill(history + other + query + written, embeddings) for other in others]
+        memory = Memory.joined([memory, *(m for m, _ in reads)])
+        following = torch.cat([following, *(f for _, f in reads)])
+        unheard = self.llm.prefill(self._prompt(Heard(""), perception) + written, self._sound(perception))
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
         generator, said, done = torch.Generator().manual_seed(seed), _Said(), False
         while not done:
             drafts = self.llm.sentences(memory, following, generator, said.ids)
-            draft = self._choose(drafts, perception, unheard + said.ids)
+            draft = self._choose(drafts, heard, (memory, following), unheard, RELEVANCE[min(len(said.sentences), 1)])
             said.add(draft, self.vocabulary)
             done = draft.finished or len(said.ids) >= self.llm.config.reply_tokens
             if not done:
                 memory, following = self.llm.prefill(draft.ids, memory=memory)
+                unheard = self.llm.prefill(draft.ids, memory=unheard[0])
                 done = self._ends(following, len(said.sentences))
             yield self._answer(said, plan, perception, thought)
 
     def _ends(self, following: Tensor, count: int) -> bool:
         """Whether the reply is over: the end mark is likelier than not, or there are as many sentences as allowed."""
-        return count >= LONGEST_REPLY_SENTENCES or float(following[0, self.llm.marks[END]].exp()) > 0.5
+        return count >= LONGEST_REPLY_SENTENCES or float(following[:, self.llm.marks[END]].exp().mean()) > 0.5
 
     def _answer(self, said: _Said, plan: Plan, perception: Perception, thought: Thought) -> Answer:
         text = self.vocabulary.spell(self.vocabulary.decode(said.ids))
@@ -82,14 +89,16 @@ class Responder(Answering):
         perceived = self.vocabulary.perceived(perception.emotion, perception.level, match)
         return self.vocabulary.prompt(heard.text, sound_slots=1) + perceived
 
-    def _shown(self, heard: Heard, perception: Perception) -> list[int]:
-        """Ids of the exemplars that the language model reads before the query."""
-        if self.exemplars is None or not self.llm.config.exemplars:
-            return []
+    def _shown(self, heard: Heard, perception: Perception) -> list[list[int]]:
+        """What the language model may read before the query: ids of exemplars, the nearest first."""
+        count, tried = self.llm.config.exemplars, self.llm.config.exemplars_tried
+        if self.exemplars is None or not count:
+            return [[]]
         posterior = [perception.probabilities.get(e, 0.0) for e in EMOTIONS]
         query = self.vocabulary.encode(normalise(heard.text))
-        found = self.exemplars.nearest(query, posterior, self.llm.config.exemplars)
-        return self.exemplars.shown(query, found, self.vocabulary)
+        found = self.exemplars.nearest(query, posterior, count * tried)
+        groups = [found[i : i + count] for i in range(0, len(found), count)]
+        return [self.exemplars.shown(query, group, self.vocabulary) for group in groups]
 
     @torch.inference_mode()
     def _sound(self, perception: Perception) -> Tensor:
@@ -115,17 +124,33 @@ class Responder(Answering):
             ids, sound = past + ids, [self._sound(turn.perception), *sound]
         return ids, sound
 
-    @torch.inference_mode()
-    def _choose(self, drafts: list[Draft], perception: Perception, unheard: list[int]) -> Draft:
-        """The draft with the best likelihood plus mutual information with the transcript.
+    def _choose(
+        self,
+        drafts: list[Draft],
+        heard: Heard,
+        given: tuple[Memory, Tensor],
+        unheard: tuple[Memory, Tensor],
+        relevance: float,
+    ) -> Draft:
+        """The draft with the best likelihood plus `relevance` times what transcript and exemplars add to it.
 
-        `unheard`: exemplars, the prompt without a transcript, and what was said.
+        given: what was read, a row for each exemplar, and what follows. A draft's likelihood is half that after its own
+        exemplar and half the mean after all of them: what fits one exemplar alone (a name, a number) ranks lower.
+        unheard: the same without exemplars and transcript.
         """
-        spoken = [d for d in drafts if d.ids] or drafts
-        if len(spoken) == 1:
-            return spoken[0]
-        sound = self._sound(perception).expand(len(spoken), -1, -1)
-        ends = [self.llm.marks[END]]
-        without = self.llm.log_likelihood(unheard, [d.ids + ends * d.finished for d in spoken], sound)
-        scores = [d.score + RELEVANCE_WEIGHT * (d.score - float(w)) for d, w in zip(spoken, without, strict=True)]
-        return spoken[max(range(len(spoken)), key=scores.__getitem__)]
+        drafts = [d for d in drafts if d.ids] or drafts
+        drafts = [d for d in drafts if self._are_words(d.ids, heard)] or drafts
+        if len(drafts) == 1:
+            return drafts[0]
+        targets = [d.ids + [self.llm.marks[END]] * d.finished for d in drafts]
+        every = self.llm.log_likelihood(*given, targets).mean(0)
+        without = self.llm.log_likelihood(*unheard, targets)[0]
+        found = (torch.tensor([d.score for d in drafts]) + every) / 2
+        scores = found + relevance * (found - without) - torch.tensor([d.lost for d in drafts])
+        return drafts[int(scores.argmax())]
+
+    def _are_words(self, ids: list[int], heard: Heard) -> bool:
+        """Whether all that would be said are words: in the dictionary, or heard just now."""
+        said = set(normalise(self.vocabulary.spell(self.vocabulary.decode(ids))).split())
+        known = set(normalise(heard.text).split())
+        return all(word.removesuffix("'s") in dictionary() or word in dictionary() for word in said - known)

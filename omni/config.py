@@ -90,16 +90,17 @@ class LlmConfig:
     feedforward: int = 768
     copy_heads: int = 0  # pointer heads that take up words from the context; 0: none
     exemplars: int = 0  # written exchanges like the query that are shown before it; 0: none
+    exemplars_tried: int = 3  # so many of these are shown side by side, each to as many of the candidates
     context_tokens: int = 512
     history_turns: int = 4
     reply_tokens: int = 60
     reads_match: bool = False  # true once the corpus says how voice and words stand to each other
     temperature: float = 0.5
     top_p: float = 0.9
-    candidates: int = 8
+    candidates: int = 12
     frequency_penalty: float = 1.0  # nats off a content word's next saying for each time it was said in the reply
     int8: bool = True  # linear layers in 8-bit integers when answering; training never is
-    forced_penalty: float = 3.0  # nats off a candidate for each place where the likeliest word was not allowed
+    forced_penalty: float = 6.0  # nats off a candidate for each place where the likeliest word was not allowed
     blocked_run_words: int = 8  # a run of this many words of a training reply is never said again
 
 

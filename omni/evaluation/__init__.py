@@ -53,7 +53,7 @@ def run(
 
     assistant = Assistant.load(where)
     assistant.warm_up()
-    settings = Settings(data, where, limit, seed, nisqa, results=out / "results")
+    settings = Settings(data, where, limit, seed, nisqa)
     numbers: dict[str, Any] = {}
     for name in names:
         began = time.perf_counter()

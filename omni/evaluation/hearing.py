@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from tqdm import tqdm
 
 from omni.assistant import Assistant
 from omni.audio.io import read_audio
 from omni.data.manifest import read
+from omni.evaluation.crew import each
 from omni.evaluation.metrics import difference_interval, error_counts, ratio, ratio_interval
 from omni.evaluation.peers import sphinx_all
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
+from omni.turns import Audio, Heard
 
 FLOOR = 0.42
 
@@ -20,7 +21,7 @@ def run(assistant: Assistant, settings: Settings) -> Result:
     clips = [c for c in read(settings.folder("librispeech") / "dev.jsonl") if c.text]
     clips = settings.sample(clips)
     sounds = [read_audio(clip.audio, assistant.config.audio) for clip in clips]
-    heard = [assistant.hear(sound)[0] for sound in tqdm(sounds, desc="hearing", unit="clip")]
+    heard = each(assistant, _hear, sounds, settings, "hearing")
     theirs = sphinx_all([sound.samples for sound in sounds], settings.workers)
     said = [clip.text or "" for clip in clips]
     result = compare(said, [h.text for h in heard], theirs)
@@ -32,6 +33,10 @@ def run(assistant: Assistant, settings: Settings) -> Result:
     result.numbers |= {"flagged_not_understood": float(np.mean(unsure))}
     result.counts = {"clips": len(clips), "seconds": round(sum(s.duration_s for s in sounds))}
     return result
+
+
+def _hear(assistant: Assistant, sound: Audio) -> Heard:
+    return assistant.hear(sound)[0]
 
 
 def compare(said: list[str], ours: list[str], theirs: list[str]) -> Result:

@@ -6,41 +6,44 @@ Three conditions tell where a miss comes from: words and tone as heard; words gi
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from omni.assistant import Assistant
 from omni.data.corpora.exchanges import Exchange, dialogues
 from omni.data.voices import HELD_OUT_VOICES
+from omni.evaluation.crew import each
 from omni.evaluation.matching import CHOICES, Matcher, choices_for, self_dialogue_documents
 from omni.evaluation.metrics import distinct, error_counts, ratio, ratio_interval, share_with_known_run
 from omni.evaluation.peers import read_all
-from omni.evaluation.report import weights_digest
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
 from omni.phones import normalise
 from omni.turns import COORDINATES, EMOTIONS, INTENSITIES, Audio, Conversation, Heard, Perception, Reply, Style, Turn
 
+#: The controls are made for at most this many exchanges, evenly spaced.
+CONTROLS = 600
 FLOOR, AIM, COPIED_FLOOR, LONGEST_WORDS, SHOWN = 0.40, 0.70, 0.05, 35, 10
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A held-out exchange as the assistant met it. `given` had its words, `told` its words and its emotion."""
+    """A held-out exchange as the assistant met it, with the reply's sound, int16 [N] at 16 kHz.
+
+    `given` had its words, `told` its words and its emotion: two controls, made for some of the exchanges only.
+    """
 
     exchange: Exchange
     voice: str
     heard: Heard
     perception: Perception
     reply: Reply
-    given: Reply
-    told: Reply
+    sound: np.ndarray
+    given: Reply | None
+    told: Reply | None
 
 
 def perception_of(exchange: Exchange) -> Perception:
@@ -63,6 +66,29 @@ def before(exchanges: Sequence[Exchange]) -> list[Conversation]:
     return found
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One exchange to be heard and answered; `controlled`: with the words and the tone given, too."""
+
+    exchange: Exchange
+    past: Conversation
+    voice: str
+    sound: np.ndarray
+    seed: int
+    controlled: bool
+
+
+def _meet(assistant: Assistant, job: _Job) -> Spoken:
+    true = Heard(normalise(job.exchange.say))
+    turn, given, told = assistant.reply(Audio(job.sound), job.past, job.seed), None, None
+    if job.controlled:
+        given = assistant.respond(true, turn.perception, job.past, job.seed)
+        told = assistant.respond(true, perception_of(job.exchange), job.past, job.seed)
+    sound = np.zeros(0) if turn.reply.audio is None else turn.reply.audio.samples
+    sound = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+    return Spoken(job.exchange, job.voice, turn.heard, turn.perception, turn.reply, sound, given, told)
+
+
 def replies(assistant: Assistant, settings: Settings) -> list[Spoken]:
     """Every held-out exchange spoken (the two voices in turn), heard and answered; made once a run."""
     if "replies" in settings.shared:
@@ -71,32 +97,14 @@ def replies(assistant: Assistant, settings: Settings) -> list[Spoken]:
     chosen = settings.sample(list(zip(held, before(held))))
     voices = [HELD_OUT_VOICES[i % len(HELD_OUT_VOICES)] for i in range(len(chosen))]
     sounds = read_all([exchange.say for exchange, _ in chosen], voices, settings.workers)
-    found = []
-    for index, ((exchange, past), voice, sound) in enumerate(
-        zip(tqdm(chosen, desc="replying", unit="query"), voices, sounds)
-    ):
-        seed, true = settings.seed + index, Heard(normalise(exchange.say))
-        heard, seen = assistant.hear(Audio(sound))
-        answers = (
-            assistant.respond(heard, seen, past, seed),
-            assistant.respond(true, seen, past, seed),
-            assistant.respond(true, perception_of(exchange), past, seed),
-        )
-        found.append(Spoken(exchange, voice.name, heard, seen, *answers))
+    every = max(1, -(-len(chosen) // CONTROLS))
+    jobs = [
+        _Job(exchange, past, voice.name, sound, settings.seed + place, place % every == 0)
+        for place, ((exchange, past), voice, sound) in enumerate(zip(chosen, voices, sounds, strict=True))
+    ]
+    found = each(assistant, _meet, jobs, settings, "replying")
     settings.shared["replies"] = found
     return found
-
-
-def saved_lines(settings: Settings) -> list[tuple[str, Style]] | None:
-    """Replies and their styles of an earlier `omni eval replying` of the same weights, seed and sample; else None."""
-    path = (settings.results or Path()) / "replying.json"
-    if settings.results is None or not path.is_file():
-        return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    wanted = {"weights": weights_digest(settings.where, "replying"), "limit": settings.limit, "seed": settings.seed}
-    if {"weights": found["weights"], **{k: found["options"].get(k) for k in ("limit", "seed")}} != wanted:
-        return None
-    return [(row["reply"], Style(**row["voiced_as"])) for row in found["numbers"]["replies"]]
 
 
 def run(assistant: Assistant, settings: Settings) -> Result:
@@ -110,8 +118,9 @@ def run(assistant: Assistant, settings: Settings) -> Result:
     _matching(result, matcher, spoken, choices)
     _words(result, [s.reply.text for s in spoken if s.heard.understood], [e.reply for e in training])
     _hearing(result, spoken)
-    shown = random.Random(settings.seed).sample(range(len(spoken)), min(SHOWN, len(spoken)))
-    result.tables.append(_shown([spoken[i] for i in shown]))
+    controlled = [s for s in spoken if s.told is not None]
+    shown = random.Random(settings.seed).sample(range(len(controlled)), min(SHOWN, len(controlled)))
+    result.tables.append(_shown([controlled[i] for i in shown]))
     result.numbers["replies"] = [_plain(s) for s in spoken]
     return result
 
@@ -122,17 +131,19 @@ def _interval(hits: Sequence[bool]) -> tuple[float, float]:
 
 def _matching(result: Result, matcher: Matcher, spoken: Sequence[Spoken], choices: list[list[str]]) -> None:
     """Is the right query found among ten from the reply alone?"""
-    texts = {
-        "as heard": [s.reply.text for s in spoken],
-        "words given": [s.given.text for s in spoken],
-        "words and tone given": [s.told.text for s in spoken],
-        "written replies": [s.exchange.reply for s in spoken],
+    conditions: dict[str, Callable[[Spoken], str | None]] = {
+        "as heard": lambda s: s.reply.text,
+        "words given": lambda s: s.given.text if s.given else None,
+        "words and tone given": lambda s: s.told.text if s.told else None,
+        "written replies": lambda s: s.exchange.reply,
     }
-    shares, latent = {}, {}
-    for name, replied in texts.items():
-        hits = matcher.finds(replied, choices)
-        shares[name] = (float(np.mean(hits)), _interval(hits))
-        latent[name] = float(np.mean(matcher.finds(replied, choices, None)))
+    shares, latent, counts = {}, {}, {}
+    for name, text_of in conditions.items():
+        replied = [(text, c) for text, c in zip(map(text_of, spoken), choices, strict=True) if text is not None]
+        texts, theirs = [text for text, _ in replied], [c for _, c in replied]
+        hits = matcher.finds(texts, theirs)
+        shares[name], counts[name] = (float(np.mean(hits)), _interval(hits)), len(hits)
+        latent[name] = float(np.mean(matcher.finds(texts, theirs, None)))
     value, interval = shares["as heard"]
     beside = "; ".join(f"{n} {percent(shares[n][0])}" for n in list(shares)[1:])
     result.rows.append(
@@ -146,16 +157,26 @@ def _matching(result: Result, matcher: Matcher, spoken: Sequence[Spoken], choice
             value >= AIM,
         )
     )
-    rows = [(n, percent(share), between(span), percent(latent[n])) for n, (share, span) in shares.items()]
+    rows = [
+        (n, str(counts[n]), percent(share), between(span), percent(latent[n])) for n, (share, span) in shares.items()
+    ]
     for voice in dict.fromkeys(s.voice for s in spoken):
         places = [i for i, s in enumerate(spoken) if s.voice == voice]
         pairs = [spoken[i].reply.text for i in places], [choices[i] for i in places]
         hits, deep = matcher.finds(*pairs), matcher.finds(*pairs, None)
         name = f"as heard, spoken by festival {voice}"
-        rows.append((name, percent(float(np.mean(hits))), between(_interval(hits)), percent(float(np.mean(deep)))))
+        rows.append(
+            (
+                name,
+                str(len(hits)),
+                percent(float(np.mean(hits))),
+                between(_interval(hits)),
+                percent(float(np.mean(deep))),
+            )
+        )
     note = "The matcher compares TF-IDF words and, a little, their LSA projections; last column: projections alone."
     result.tables.append(
-        Table("Right query found among ten", ("reply", "share", "95 %", "projections alone"), rows, note)
+        Table("Right query found among ten", ("reply", "exchanges", "share", "95 %", "projections alone"), rows, note)
     )
     result.numbers |= {f"found_{n.replace(' ', '_')}": share for n, (share, _) in shares.items()}
     result.numbers |= {f"found_by_projections_{n.replace(' ', '_')}": share for n, share in latent.items()}
@@ -207,7 +228,7 @@ def _shown(spoken: Sequence[Spoken]) -> Table:
                 f"{seen.emotion} ({seen.confidence:.0%}), written as {s.exchange.emotion}",
                 f"{plan.need}, {plan.strategy}, {plan.intent}, {plan.style}",
                 s.reply.text,
-                s.told.text,
+                s.told.text if s.told else "",
             )
         )
     columns = ("said", "heard", "perceived", "plan", "reply", "reply with words and tone given")
@@ -223,6 +244,6 @@ def _plain(s: Spoken) -> dict[str, Any]:
         "perceived": s.perception.emotion,
         "voiced_as": asdict(s.reply.style),
         "reply": s.reply.text,
-        "reply_words_given": s.given.text,
-        "reply_words_and_tone_given": s.told.text,
+        "reply_words_given": s.given.text if s.given else None,
+        "reply_words_and_tone_given": s.told.text if s.told else None,
     }

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Settings:
     """Options of one run. `limit` takes a sample of that many items, drawn by `seed`; None takes all.
 
-    `shared` carries what one suite made and another needs (the replies), `results` is where earlier runs left theirs.
+    `shared` carries what one suite made and another needs (the replies).
     """
 
     data: Path
@@ -29,7 +29,6 @@ class Settings:
     nisqa: Path | None = None
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 2))
     corpus: Path | None = None
-    results: Path | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     def sample(self, items: Sequence[T]) -> list[T]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
 from omni.assemble import voicing_part
 from omni.assistant import Assistant
@@ -15,7 +14,7 @@ from omni.checkpoint import open_checkpoint
 from omni.errors import ModelError
 from omni.evaluation.metrics import difference_interval, error_counts, ratio, ratio_interval
 from omni.evaluation.peers import READERS, read_all, sphinx_all
-from omni.evaluation.replying import replies, saved_lines
+from omni.evaluation.replying import replies
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
 from omni.evaluation.sound import measure, nisqa, nisqa_file
 from omni.turns import STYLES, Style
@@ -28,11 +27,12 @@ SCORED = 120
 
 def run(assistant: Assistant, settings: Settings) -> Result:
     """Every different held-out reply in its plan's style; peers read the same texts."""
-    made = None if "replies" in settings.shared else saved_lines(settings)
-    lines = list(dict.fromkeys(made or [(s.reply.text, s.reply.style) for s in replies(assistant, settings)]))
-    lines = settings.sample(lines)
+    said: dict[tuple[str, Style], np.ndarray] = {}
+    for met in replies(assistant, settings):
+        said.setdefault((met.reply.text, met.reply.style), met.sound)
+    lines = list(said)
     texts, styles = [text for text, _ in lines], [style for _, style in lines]
-    clips = {"omni": [assistant.say(t, s).samples for t, s in tqdm(lines, desc="voicing", unit="reply")]}
+    clips = {"omni": [sound.astype(np.float32) / 32767 for sound in said.values()]}
     clips["flite slt"] = read_all(texts, [READERS["flite slt"]] * len(texts), settings.workers)
     result = Result(counts={"replies": len(lines)})
     result.numbers["seconds"] = sum(len(c) for c in clips["omni"]) / 16_000

@@ -7,7 +7,6 @@ Shapes: B batch, L new tokens, J tokens read so far, D width, V vocabulary, K so
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
 from omni.config import LlmConfig
 from omni.models.adapter import masked_scatter
+from omni.models.memory import Memory
 from omni.nn.copying import CopyHead
 from omni.nn.sampling import Blocker, nucleus
 from omni.spoken import FUNCTION_WORDS
@@ -47,33 +47,18 @@ def make_llm(config: LlmConfig) -> Qwen2ForCausalLM:
 
 
 @dataclass
-class Memory:
-    """What was read so far: the key-value cache, ids [B, J], the copy head's keys [B, J, H, S], the last embedding."""
-
-    cache: DynamicCache
-    ids: Tensor
-    keys: Tensor | None = None
-    last: Tensor | None = None
-
-    def repeated(self, count: int) -> Memory:
-        """A copy of this memory of one row for `count` candidates."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(count)
-        rest = (x if x is None else x.repeat_interleave(count, 0) for x in (self.ids, self.keys, self.last))
-        return Memory(cache, *rest)  # type: ignore[arg-type]
-
-
-@dataclass
 class Draft:
     """One candidate for the next sentence. `finished`: the reply ends with it (or before it, if `ids` is empty).
 
-    ids without the end mark, their mean log-probability (the end mark's included), and each token's state [L, D].
+    ids without the end mark, their mean log-probability (the end mark's included), each token's state [L, D], and the
+    mean nats `lost` where the likeliest token was not allowed.
     """
 
     ids: list[int]
     score: float
     states: Tensor
     finished: bool
+    lost: float = 0.0
 
 
 class SpeechLLM(nn.Module):
@@ -117,7 +102,9 @@ class SpeechLLM(nn.Module):
         """Read tokens [B, L] on top of a memory. Returns (memory, states [B, L, D], last log-probabilities [B, V])."""
         if memory is None:
             memory = Memory(DynamicCache(config=self.model.config), ids[:, :0])
-        out = self.model.model(inputs_embeds=embeddings, past_key_values=memory.cache, use_cache=True)
+        out = self.model.model(
+            inputs_embeds=embeddings, past_key_values=memory.cache, use_cache=True, **memory.places(ids.shape[1])
+        )
         states = out.last_hidden_state
         logits = self.model.lm_head(states[:, -1:])
         memory.ids = torch.cat([memory.ids, ids], dim=1)
@@ -131,8 +118,8 @@ class SpeechLLM(nn.Module):
 
     @torch.inference_mode()
     def prefill(self, ids: list[int], sound: Tensor | None = None, memory: Memory | None = None) -> tuple:
-        """Read tokens of one row. Returns (memory, log-probabilities [1, V] of the next token)."""
-        row = torch.tensor([ids])
+        """Read the same tokens in every row (one without a memory). Returns (memory, next log-probabilities [B, V])."""
+        row = torch.tensor([ids]).expand(1 if memory is None else len(memory.ids), -1)
         memory, _, last = self.read(self.embed(row, sound), row, memory)
         return memory, last
 
@@ -169,24 +156,26 @@ class SpeechLLM(nn.Module):
     ) -> list[Draft]:
         """Sample candidates for the next sentence in one batch; best mean log-probability first.
 
-        `memory` and the log-probabilities [1, V] of the `first` token come from `plan`, or from `prefill` of the last
-        sentence; the memory is left as it was. A token that would complete a run of words of a training reply is not
-        allowed, nor is a trigram repeated from the sentence or from what was `said`. Once three quarters of the
-        candidates are done the rest are given up. A candidate whose likeliest word was not allowed loses
-        `forced_penalty` nats for it: what comes after such a place seldom fits.
+        `memory` and the log-probabilities [B, V] of the `first` token come from `plan`, or from `prefill` of the last
+        sentence; the memory is left as it was. Each of its rows gives as many of the candidates. A token that would
+        complete a run of words of a training reply is not allowed, nor is a trigram repeated from the sentence or from
+        what was `said`. Once three quarters of the candidates are done the rest are given up. A candidate whose
+        likeliest word was not allowed is counted as having `lost` `forced_penalty` nats: what comes after such a place seldom
+        fits.
         """
-        count = count or self.config.candidates
-        memory = memory.repeated(count)
-        logits = first.expand(count, -1).clone()
+        each = max(1, (count or self.config.candidates) // len(first))
+        count = each * len(first)
+        memory = memory.repeated(each)
+        logits = first.repeat_interleave(each, 0)
         rows: list[list[int]] = [[] for _ in range(count)]
-        totals, counts = torch.zeros(count), torch.zeros(count)
+        totals, counts, lost = torch.zeros(count), torch.zeros(count), torch.zeros(count)
         states: list[Tensor] = []
         finished: dict[int, bool] = {}
         for _ in range(max(1, self.config.reply_tokens - len(said))):
             chosen, forced = self._choose(logits.clone(), [said + r for r in rows], generator)
             running = torch.tensor([r not in finished for r in range(count)])
             totals += torch.where(running, logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0], torch.zeros(()))
-            totals -= self.config.forced_penalty * (forced & running)
+            lost += self.config.forced_penalty * (forced & running)
             counts += running
             memory, state, logits = self.read(self.embed(chosen[:, None]), chosen[:, None], memory)
             states.append(state[:, 0])
@@ -209,10 +198,11 @@ class SpeechLLM(nn.Module):
                 float(totals[r] / counts[r]),
                 stacked[r, : len(rows[r])].clone(),
                 finished.get(r, True),
+                float(lost[r] / counts[r]),
             )
             for r in done
         ]
-        return sorted(drafts, key=lambda d: d.score, reverse=True)
+        return sorted(drafts, key=lambda d: d.score - d.lost, reverse=True)
 
     def _choose(self, logits: Tensor, rows: list[list[int]], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Next tokens [R], and whether the likeliest token of a row was forbidden, so that it had to go astray [R]."""
@@ -248,11 +238,28 @@ class SpeechLLM(nn.Module):
         return torch.arange(len(SPECIALS)) == self.marks[END]
 
     @torch.inference_mode()
-    def log_likelihood(self, prompt: list[int], targets: list[list[int]], sound: Tensor | None = None) -> Tensor:
-        """Mean log-probability of each target's ids after one prompt, in one padded batch: [R]."""
-        width = max(map(len, targets))
-        ids = torch.tensor([prompt + t + [0] * (width - len(t)) for t in targets])
-        before = ids[:, :-1]
-        scores = self.token_log_likelihood(self.embed(before, sound), before, ids[:, 1:], len(prompt) - 1)
-        keep = torch.tensor([[1.0] * len(t) + [0.0] * (width - len(t)) for t in targets])
-        return (scores * keep).sum(-1) / keep.sum(-1)
+    def log_likelihood(self, memory: Memory, first: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+        """Mean log-probability of each target's ids after each row of a memory: [B, R]; the memory is left as it was.
+
+        first: the log-probabilities [B, V] of the next token after each row.
+        """
+        rows, count, width = len(first), len(targets), max(map(len, targets))
+        memory = memory.repeated(count)
+        ids = torch.tensor([[*t, *[0] * (width - len(t))] for t in targets]).repeat(rows, 1)
+        keep = torch.tensor([[1.0] * len(t) + [0.0] * (width - len(t)) for t in targets]).repeat(rows, 1)
+        scores = first.repeat_interleave(count, 0).gather(-1, ids[:, :1])
+        if width > 1:
+            scores = torch.cat([scores, self._following(memory, ids)], dim=1)
+        return ((scores * keep).sum(-1) / keep.sum(-1)).unflatten(0, (rows, count))
+
+    def _following(self, memory: Memory, ids: Tensor) -> Tensor:
+        """Log-probability [B, L - 1] of each of the ids [B, L] but the first, after a memory and those before."""
+        embeddings, where = self.embed(ids[:, :-1]), memory.places(ids.shape[1] - 1)
+        out = self.model.model(inputs_embeds=embeddings, past_key_values=memory.cache, use_cache=True, **where)
+        states, logits = out.last_hidden_state, self.model.lm_head(out.last_hidden_state)
+        if self.copying is None:
+            return logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        keys = self.copying.keys(embeddings, torch.cat([memory.last, embeddings[:, :-1]], dim=1), states)  # type: ignore[list-item]
+        keys = torch.cat([memory.keys, keys], dim=1)  # type: ignore[list-item]
+        seen = torch.cat([memory.ids, ids[:, :-1]], dim=1)
+        return self.copying.log_likelihood(logits, states, seen, keys, ids[:, 1:])

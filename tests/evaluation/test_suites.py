@@ -16,9 +16,9 @@ import soundfile
 from omni import evaluation
 from omni.data.corpora import exchanges
 from omni.data.voices import HELD_OUT_VOICES
-from omni.evaluation import hearing, matching, perceiving, replying, styling, voicing
+from omni.evaluation import crew, hearing, matching, perceiving, replying, styling, voicing
 from omni.evaluation.settings import Settings
-from omni.turns import EMOTIONS, FITTING_STYLES, STYLES, Conversation, Heard, Plan, Reply, Style
+from omni.turns import EMOTIONS, FITTING_STYLES, STYLES, Audio, Conversation, Heard, Plan, Reply, Style, Turn
 from tests.tiny import make_perception, voiced_clip
 
 WORDS = ("dog", "lake", "train", "noise", "cake", "letter", "boat", "lamp", "coat", "song", "bread", "garden")
@@ -120,6 +120,11 @@ class Scripted:
         style = self._plans(seen)
         return Reply(f"Tell me about the {word}.", Plan("none", "question", "questioning", style), Style(style))
 
+    def reply(self, audio: Any, past: Conversation = Conversation(), seed: int = 0) -> Turn:
+        heard, seen = self.hear(audio)
+        reply = self.respond(heard, seen, past, seed)
+        return Turn(heard, seen, replace(reply, audio=Audio(voiced_clip(0.5))))
+
 
 def test_hearing(assistant, options, monkeypatch):
     monkeypatch.setattr(hearing, "sphinx_all", lambda clips, workers: ["my dog ran"] * len(clips))
@@ -189,32 +194,20 @@ def test_later_turns_of_a_dialogue_know_the_earlier_ones(options):
     assert turn.perception.level == "strong"
 
 
-def test_voicing_takes_the_replies_of_an_earlier_run_of_the_same_weights(options, monkeypatch, tmp_path):
-    monkeypatch.setattr(replying, "weights_digest", lambda where, name: "same")
-    style = Style("warm", 1.1, 1.2, 0.9, -1.0)
-    spoken = replying.Spoken(
-        options.exchanges()[1][0], "v", Heard("x"), make_perception(),
-        *[Reply(t, Plan("none", "other", "neutral", "warm"), style) for t in ("One.", "Two.", "Three.")],
-    )  # fmt: skip
-    saved = {
-        "weights": "same", "options": {"limit": 5, "seed": 0},
-        "numbers": {"replies": [json.loads(json.dumps(replying._plain(spoken)))]},
-    }  # fmt: skip
-    (tmp_path / "replying.json").write_text(json.dumps(saved))
-    same = replace(options, results=tmp_path, limit=5)
-    assert replying.saved_lines(same) == [("One.", style)]
-    assert replying.saved_lines(replace(same, seed=1)) is None
-    assert replying.saved_lines(replace(same, limit=6)) is None
-    assert replying.saved_lines(replace(same, results=None)) is None
-    assert replying.saved_lines(replace(same, results=tmp_path / "none")) is None
-    monkeypatch.setattr(replying, "weights_digest", lambda where, name: "others")
-    assert replying.saved_lines(same) is None
+def test_many_queries_are_met_in_several_processes_as_in_one(assistant, checkpoint, options, monkeypatch):
+    monkeypatch.setattr(crew, "WORTH_IT", 2)
+    clips = [Audio(voiced_clip(0.5, 100 + 20 * i)) for i in range(5)]
+    alone = crew.each(assistant, hearing._hear, clips, replace(options, workers=1), "hearing")
+    assert crew.each(assistant, hearing._hear, clips, replace(options, where=str(checkpoint), workers=2), "") == alone
 
 
 def test_voicing_and_styling(understanding, options, monkeypatch, tmp_path):
     understanding_words = [f"I hear you about the {word}." for word in WORDS]
+    sound = (voiced_clip(1.0) * 32767).astype(np.int16)
     spoken = [
-        replying.Spoken(e, "v", Heard("x"), make_perception(), *[Reply(t, e.plan, Style(STYLES[i % 7]))] * 3)
+        replying.Spoken(
+            e, "v", Heard("x"), make_perception(), Reply(t, e.plan, Style(STYLES[i % 7])), sound, None, None
+        )
         for i, (e, t) in enumerate(zip(options.exchanges()[1], understanding_words))
     ]
     monkeypatch.setattr(voicing, "read_all", lambda texts, voices, workers: [voiced_clip(1.0)] * len(texts))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omni.models.speech_llm import Draft, Memory, SpeechLLM, make_llm
+from omni.models.memory import Memory
+from omni.models.speech_llm import Draft, SpeechLLM, make_llm
 from omni.nn.sampling import Blocker
 from omni.phones import normalise
 from omni.text import END, EXPRESS, FIELDS, SAY, SPECIALS, Vocabulary, label
@@ -145,13 +146,42 @@ def test_sampling_leaves_the_memory_as_it_was(llm: SpeechLLM, vocabulary: Vocabu
 def test_log_likelihood_equals_a_plain_loop(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
     end = vocabulary.ids[END]
     prompt = prompt_of(vocabulary)
-    targets = [[*vocabulary.encode(t), end] for t in ("yes.", TEXTS[3])] + [vocabulary.encode(TEXTS[8])]
+    targets = [[*vocabulary.encode(t), end] for t in ("yes.", TEXTS[3])] + [vocabulary.encode(TEXTS[8]), [end]]
     sound = torch.randn(1, 1, TINY.llm.width)
-    found = llm.log_likelihood(prompt, targets, sound.expand(3, -1, -1))
-    for target, score in zip(targets, found.tolist(), strict=True):
-        scores = whole(llm, prompt + target, sound)
-        each = [float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(target)]
-        assert score == pytest.approx(sum(each) / len(target), abs=1e-4)
+    memory, following = llm.prefill(prompt, sound)
+    for _ in range(2):  # the memory is left as it was
+        found = llm.log_likelihood(memory, following, targets)
+        assert found.shape == (1, 4)
+        for target, score in zip(targets, found[0].tolist(), strict=True):
+            scores = whole(llm, prompt + target, sound)
+            each = [float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(target)]
+            assert score == pytest.approx(sum(each) / len(target), abs=1e-4)
+
+
+def test_rows_of_a_joined_memory_are_read_as_if_alone(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    prompts = [prompt_of(vocabulary, slots=0), vocabulary.encode(TEXTS[3]), vocabulary.encode(TEXTS[8] + TEXTS[6])]
+    after, target = vocabulary.encode(TEXTS[1]), vocabulary.encode(TEXTS[11])
+    alone = [llm.prefill(p) for p in prompts]
+    memory = Memory.joined([m for m, _ in alone])
+    firsts = torch.cat([f for _, f in alone])
+    wanted = torch.cat([llm.log_likelihood(m, f, [target, after]) for m, f in alone])
+    assert torch.allclose(llm.log_likelihood(memory, firsts, [target, after]), wanted, atol=1e-4)
+    memory, following = llm.prefill(after, memory=memory)
+    for row, prompt in enumerate(prompts):
+        assert torch.allclose(following[row], whole(llm, prompt + after)[-1], atol=1e-4)
+
+
+def test_each_row_of_a_memory_gives_its_share_of_the_candidates(llm: SpeechLLM, vocabulary: Vocabulary) -> None:
+    alone = [llm.prefill(vocabulary.encode(t)) for t in (TEXTS[3], TEXTS[8])]
+    memory, firsts = Memory.joined([m for m, _ in alone]), torch.cat([f for _, f in alone])
+    drafts = [d for seed in range(6) for d in sentences_of(llm, memory, firsts, seed, count=8) if d.ids]
+    rows = set()
+    for draft in drafts:
+        ends = [vocabulary.ids[END]] * (draft.finished and len(draft.ids) < TINY.llm.reply_tokens)
+        apart = (llm.log_likelihood(memory, firsts, [draft.ids + ends])[:, 0] - draft.score).abs()
+        assert apart.min() < 1e-3
+        rows.add(int(apart.argmin()))
+    assert rows == {0, 1}
 
 
 def test_blocked_runs_are_never_completed(vocabulary: Vocabulary) -> None:
