@@ -69,7 +69,7 @@ FILES: tuple[PartFile, ...] = (
         CC_BY_NC_SA,
         False,
     ),
-    PartFile("voice", "voice.safetensors", "recipes/mini/0_voice.yaml", "LibriSpeech (CC BY 4.0)", CC_BY),
+    PartFile("voice_express", "voice.safetensors", "recipes/mini/2_voice.yaml", "LibriSpeech (CC BY 4.0)", CC_BY),
     PartFile("vocoder", "vocoder.safetensors", "recipes/mini/0_vocoder.yaml", "LibriSpeech (CC BY 4.0)", CC_BY, False),
 )
 #: Configuration block -> (run, file of its export).
@@ -77,7 +77,7 @@ BLOCKS = {
     "listener": ("listener", "listener.yaml"),
     "perceiver": ("perceiver", "perceiver.yaml"),
     "llm": ("express", "llm.yaml"),
-    "decoder": ("voice", "voice.yaml"),
+    "decoder": ("voice_express", "voice.yaml"),
     "vocoder": ("vocoder", "vocoder.yaml"),
 }
 

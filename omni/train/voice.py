@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from omni.config import DecoderConfig, build, dump
 from omni.data.manifest import read
-from omni.errors import DataError
+from omni.errors import ConfigError, DataError
 from omni.models.decoder import ExpressiveDecoder, Prediction
 from omni.models.prosody import UnitProsody, contour
 from omni.train.critics import adversary, frame_critic
@@ -55,6 +55,7 @@ class VoiceData:
     longest_span_s: float = 6.0
     start_from: str = ""  # weights to go on from: a run beside this one, or a .safetensors file
     language_model: str = ""  # a run beside this one whose export gives the states of stage 2
+    only: tuple[str, ...] = ()  # parts of the decoder (`gate`) that are trained, the others stay as they are; (): all
     adversary_from_step: int = 900
     adversary_weight: float = 0.1
 
@@ -99,6 +100,8 @@ class VoiceTask:
             name = self.data.start_from
             is_file = name.endswith(".safetensors")
             self._start_from(Path(name) if is_file else cache.parent / name / "export" / "voice.safetensors")
+        if self.data.only:
+            self._freeze_all_but(self.data.only)
         if self.data.language_model and states is None:
             from omni.train.voice_states import WrittenStates
 
@@ -129,6 +132,13 @@ class VoiceTask:
         weights["embed_speaker.weight"] = first.expand_as(own["embed_speaker.weight"]).clone()
         kept = {k for k in own if k.endswith(("_mean", "_scale", "_gain"))}
         self.model.decoder.load_state_dict({k: own[k] if k in kept else v for k, v in weights.items()})
+
+    def _freeze_all_but(self, parts: tuple[str, ...]) -> None:
+        known = {name for name, _ in self.model.decoder.named_children()}
+        if not known.issuperset(parts):
+            raise ConfigError(f"data.only: {', '.join(parts)}; the voice's parts are {', '.join(sorted(known))}")
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(name.startswith("critic.") or name.split(".")[1] in parts)
 
     def batch(self, step: int) -> VoiceBatch:
         """Spans drawn by the step and the recipe's seed."""
@@ -180,7 +190,8 @@ class VoiceTask:
 
     def _run(self, batch: VoiceBatch, step: int) -> tuple[Prediction, Tensor]:
         decoder = self.model.decoder
-        states, known = self._states(batch) if self.states and step % 2 == 0 else (None, None)
+        heard = self.states is not None and (step % 2 == 0 or bool(self.data.only and self.model.training))
+        states, known = self._states(batch) if heard else (None, None)
         encoded = decoder.encode(
             batch.units, batch.features, batch.unit_mask, batch.style, batch.speaker, states, known
         )
@@ -235,8 +246,11 @@ class VoiceTask:
             for _ in range(4)
         ]
         batch = collate(rows)
-        made, prosody = self._run(batch, 1)
-        parts = {**self._frame_losses(made, batch), **prosody_losses(prosody, batch)}
+        with_states: dict[str, float] = {}
+        if self.states is not None:
+            parts = self._measured(batch, 0)[2]
+            with_states = {f"{name}_with_states": float(value) for name, value in parts.items()}
+        made, prosody, parts = self._measured(batch, 1)
         mask = batch.step_mask.repeat_interleave(self.config.frames_per_step, dim=1).squeeze(-1).bool()
         wide = made.envelope[mask].std(dim=0) / batch.envelope[mask].std(dim=0)
         # the first coefficients carry loudness and vowel: their width is right already
@@ -250,7 +264,12 @@ class VoiceTask:
             "width_low": float(wide[1:8].mean()),
             "width_high": float(wide[8:].mean()),
             "gain": float(gain),
+            **with_states,
         }
+
+    def _measured(self, batch: VoiceBatch, step: int) -> tuple[Prediction, Tensor, dict[str, Tensor]]:
+        made, prosody = self._run(batch, step)
+        return made, prosody, {**self._frame_losses(made, batch), **prosody_losses(prosody, batch)}
 
     def export(self, folder: Path) -> None:
         """`voice.safetensors` (half precision, one speaker) and `voice.yaml` (its DecoderConfig)."""

@@ -22,6 +22,7 @@ train 0_vocoder vocoder
 
 # 2. The language model learns to think and reply; 1. the adapters learn to write what was heard into it.
 train 2_express express
+train 2_voice voice_express
 train 1_listen_perceive listen_perceive
 
 # Collect, check, measure.

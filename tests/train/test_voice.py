@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from omni.audio.alignment import SILENCE, Segment
 from omni.config import DecoderConfig, VocoderConfig, load
 from omni.data.manifest import Clip, read, write
-from omni.errors import DataError
+from omni.errors import ConfigError, DataError
 from omni.models.decoder import ExpressiveDecoder
 from omni.models.vocoder import make_vocoder
 from omni.phones import VOICE_ID
@@ -104,6 +104,23 @@ def test_states_of_a_language_model_enter_training(data: Path) -> None:
     loss.backward()
     assert set(asked) <= set(TEXTS)
     assert task.model.decoder.gate.project.weight.grad.abs().sum() > 0
+
+
+def test_the_gate_alone_can_be_trained(data: Path, tmp_path: Path) -> None:
+    twin = load_recipe(RECIPES / "mini/2_voice.yaml", debug=True)
+    twin = replace(twin, data={**twin.data, "only": ["gate"], "adversary_weight": 0.0})
+
+    def states(words: list[str]) -> tuple[torch.Tensor, list[int]]:
+        return torch.randn(len(words), DecoderConfig().llm_width), list(range(len(words)))
+
+    task = VoiceTask(twin, data, data / "cache", states)
+    before = {k: v.clone() for k, v in task.model.decoder.named_parameters()}
+    Trainer(twin, task, tmp_path).run()
+    changed = {k for k, v in task.model.decoder.named_parameters() if not torch.equal(v, before[k])}
+    assert changed == {k for k in before if k.startswith("gate.")}
+    wrong = replace(twin, data={**twin.data, "only": ["door"]})
+    with pytest.raises(ConfigError, match=r"data\.only: door; the voice's parts are .*gate"):
+        VoiceTask(wrong, data, data / "cache", states)
 
 
 def test_batches_are_a_function_of_the_step(data: Path) -> None:
