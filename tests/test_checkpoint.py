@@ -55,7 +55,7 @@ def test_pack_names_the_part_that_is_missing(runs: Path, tmp_path: Path) -> None
 
     copy = Path(shutil.copytree(runs, tmp_path / "runs"))
     (copy / "voice_express" / "export" / "voice.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"voice\.safetensors is missing: train it first with recipes/mini/0_voice"):
+    with pytest.raises(ModelError, match=r"voice\.safetensors is missing: train it first with recipes/mini/2_voice"):
         pack(copy, tmp_path / "out")
 
 
