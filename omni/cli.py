@@ -143,7 +143,14 @@ def _eval(options: argparse.Namespace) -> int:
 
     nisqa = Path(options.nisqa) if options.nisqa else None
     figures = evaluation.run(
-        options.suites, _data(options.data), options.model, Path(options.out), options.limit, options.seed, nisqa
+        options.suites,
+        _data(options.data),
+        options.model,
+        Path(options.out),
+        options.limit,
+        options.seed,
+        nisqa,
+        Path(options.keep) if options.keep else None,
     )
     print(json.dumps(figures, indent=2, default=str))
     return 0
@@ -225,6 +232,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", default="docs")
     evaluate.add_argument("--limit", type=int)
     evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--keep", help="keep replies in this folder as they are made; the same command then goes on")
     evaluate.add_argument("--nisqa", help="nisqa.tar (default: where torchmetrics looks)")
     bench = command("bench", _bench, "latency, real-time factor and memory")
     bench.add_argument("queries", nargs="*")

@@ -39,10 +39,12 @@ def run(
     limit: int | None = None,
     seed: int = 0,
     nisqa: Path | None = None,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Run suites on a checkpoint; write OUT/results/SUITE.json after each and OUT/results.md. Returns the numbers.
 
-    `limit` takes a fixed sample of that many items a suite, for a quick look; such figures are marked in the page.
+    `limit` takes a fixed sample of that many items a suite, for a quick look; such figures are marked in the page. `keep` is a
+    folder where replies are kept as they are made: the same command goes on after an interruption.
     """
     names = chosen(suites)
     if limit is not None and limit < 1:
@@ -53,7 +55,7 @@ def run(
 
     assistant = Assistant.load(where)
     assistant.warm_up()
-    settings = Settings(data, where, limit, seed, nisqa)
+    settings = Settings(data, where, limit, seed, nisqa, keep=keep)
     numbers: dict[str, Any] = {}
     for name in names:
         began = time.perf_counter()

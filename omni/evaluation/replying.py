@@ -6,23 +6,39 @@ Three conditions tell where a miss comes from: words and tone as heard; words gi
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omni.assistant import Assistant
 from omni.data.corpora.exchanges import Exchange, dialogues
-from omni.data.voices import HELD_OUT_VOICES
+from omni.data.voices import HELD_OUT_VOICES, Voice
+from omni.data.voices import speak as read_aloud
 from omni.evaluation.crew import each
 from omni.evaluation.matching import CHOICES, Matcher, choices_for, self_dialogue_documents
 from omni.evaluation.metrics import distinct, error_counts, ratio, ratio_interval, share_with_known_run
-from omni.evaluation.peers import read_all
+from omni.evaluation.report import commit, weights_digest
 from omni.evaluation.settings import Result, Row, Settings, Table, between, percent
+from omni.files import atomic_write
 from omni.phones import normalise
-from omni.turns import COORDINATES, EMOTIONS, INTENSITIES, Audio, Conversation, Heard, Perception, Reply, Style, Turn
+from omni.turns import (
+    COORDINATES,
+    EMOTIONS,
+    INTENSITIES,
+    Audio,
+    Conversation,
+    Heard,
+    Perception,
+    Plan,
+    Reply,
+    Style,
+    Turn,
+)
 
 #: The controls are made for at most this many exchanges, evenly spaced.
 CONTROLS = 600
@@ -72,21 +88,57 @@ class _Job:
 
     exchange: Exchange
     past: Conversation
-    voice: str
-    sound: np.ndarray
+    voice: Voice
     seed: int
     controlled: bool
+    kept: Path | None = None
 
 
 def _meet(assistant: Assistant, job: _Job) -> Spoken:
+    if job.kept is not None and job.kept.is_file():
+        return _load(job.kept, job.exchange)
+    made = _answer(assistant, job)
+    if job.kept is not None:
+        _save(made, job.kept)
+    return made
+
+
+def _answer(assistant: Assistant, job: _Job) -> Spoken:
+    query = read_aloud(job.exchange.say, job.voice)
     true = Heard(normalise(job.exchange.say))
-    turn, given, told = assistant.reply(Audio(job.sound), job.past, job.seed), None, None
+    turn, given, told = assistant.reply(Audio(query), job.past, job.seed), None, None
     if job.controlled:
         given = assistant.respond(true, turn.perception, job.past, job.seed)
         told = assistant.respond(true, perception_of(job.exchange), job.past, job.seed)
     sound = np.zeros(0) if turn.reply.audio is None else turn.reply.audio.samples
     sound = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
-    return Spoken(job.exchange, job.voice, turn.heard, turn.perception, turn.reply, sound, given, told)
+    reply = replace(turn.reply, audio=None)
+    return Spoken(job.exchange, job.voice.name, turn.heard, turn.perception, reply, sound, given, told)
+
+
+def _save(spoken: Spoken, path: Path) -> None:
+    perception = asdict(replace(spoken.perception, vector=None))
+    plain = {"voice": spoken.voice, "heard": asdict(spoken.heard), "perception": perception}
+    for name in ("reply", "given", "told"):
+        found = getattr(spoken, name)
+        plain[name] = found and {"text": found.text, "plan": asdict(found.plan), "style": asdict(found.style)}
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, sound=spoken.sound, rest=np.array(json.dumps(plain)))
+
+
+def _load(path: Path, exchange: Exchange) -> Spoken:
+    with np.load(path, allow_pickle=False) as kept:
+        sound, plain = kept["sound"], json.loads(str(kept["rest"]))
+
+    def reply(values: dict[str, Any] | None) -> Reply | None:
+        return values and Reply(values["text"], Plan(**values["plan"]), Style(**values["style"]))  # type: ignore[return-value]
+
+    plain["heard"]["alternatives"] = tuple(plain["heard"]["alternatives"])
+    heard, perception, first = Heard(**plain["heard"]), Perception(**plain["perception"]), reply(plain["reply"])
+    assert first is not None
+    return Spoken(
+        exchange, plain["voice"], heard, perception, first, sound, reply(plain["given"]), reply(plain["told"])
+    )
 
 
 def replies(assistant: Assistant, settings: Settings) -> list[Spoken]:
@@ -96,11 +148,14 @@ def replies(assistant: Assistant, settings: Settings) -> list[Spoken]:
     held = settings.exchanges()[1]
     chosen = settings.sample(list(zip(held, before(held))))
     voices = [HELD_OUT_VOICES[i % len(HELD_OUT_VOICES)] for i in range(len(chosen))]
-    sounds = read_all([exchange.say for exchange, _ in chosen], voices, settings.workers)
     every = max(1, -(-len(chosen) // CONTROLS))
+    keep = None
+    if settings.keep is not None:
+        keep = settings.keep / f"{commit()}-{weights_digest(settings.where)}-{settings.seed}-{settings.limit or 'all'}"
+        keep.mkdir(parents=True, exist_ok=True)
     jobs = [
-        _Job(exchange, past, voice.name, sound, settings.seed + place, place % every == 0)
-        for place, ((exchange, past), voice, sound) in enumerate(zip(chosen, voices, sounds, strict=True))
+        _Job(exchange, past, voice, settings.seed + place, place % every == 0, keep and keep / f"{place:05d}.npz")
+        for place, ((exchange, past), voice) in enumerate(zip(chosen, voices, strict=True))
     ]
     found = each(assistant, _meet, jobs, settings, "replying")
     settings.shared["replies"] = found

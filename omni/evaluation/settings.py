@@ -19,7 +19,8 @@ T = TypeVar("T")
 class Settings:
     """Options of one run. `limit` takes a sample of that many items, drawn by `seed`; None takes all.
 
-    `shared` carries what one suite made and another needs (the replies).
+    `shared` carries what one suite made and another needs (the replies); `keep` is a folder where they are kept, so that a
+    run that was interrupted goes on.
     """
 
     data: Path
@@ -29,6 +30,7 @@ class Settings:
     nisqa: Path | None = None
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 2))
     corpus: Path | None = None
+    keep: Path | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     def sample(self, items: Sequence[T]) -> list[T]:

@@ -91,7 +91,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def options(data: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings with a small matcher, and sound in place of what festival would read."""
-    monkeypatch.setattr(replying, "read_all", lambda texts, voices, workers: [voiced_clip(0.8)] * len(texts))
+    monkeypatch.setattr(replying, "read_aloud", lambda text, voice: voiced_clip(0.8))
     small = lambda: matching.Matcher(components=8, minimum_documents=1)  # noqa: E731
     monkeypatch.setattr(replying, "Matcher", small)
     return Settings(data, corpus=corpus, workers=1)
@@ -182,6 +182,31 @@ def test_replying_tells_hearing_from_answering(assistant, options):
     assert {r["voice"] for r in numbers["replies"]} == {v.name for v in HELD_OUT_VOICES}
     shown = next(t for t in result.tables if t.title.startswith("Ten"))
     assert len(shown.rows) == 10
+
+
+def test_kept_replies_are_not_made_again(understanding, options, tmp_path, monkeypatch, checkpoint):
+    kept = replace(options, where=str(checkpoint), keep=tmp_path)
+    first = replying.replies(understanding, kept)
+    (victim,) = list(tmp_path.glob("*/00003.npz"))
+    victim.unlink()
+    made = []
+    reply = understanding.reply
+    monkeypatch.setattr(understanding, "reply", lambda *rest: made.append(rest) or reply(*rest), raising=False)
+    again = replying.replies(understanding, replace(kept, shared={}))
+    assert len(made) == 1
+    assert len(first) == len(again) == 13
+    for one, two in zip(first, again):
+        assert (one.reply, one.given, one.told, one.heard, one.voice) == (
+            two.reply,
+            two.given,
+            two.told,
+            two.heard,
+            two.voice,
+        )
+        assert one.perception.probabilities == two.perception.probabilities
+        assert (one.sound == two.sound).all()
+    replying.replies(understanding, replace(kept, shared={}, seed=1))
+    assert len(made) == 14  # another seed, other replies
 
 
 def test_later_turns_of_a_dialogue_know_the_earlier_ones(options):
