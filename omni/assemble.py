@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from omni.answering import Responder
-from omni.checkpoint import Checkpoint, load_weights
+from omni.answers import Answering
+from omni.backbones.kinds import check, load_part
+from omni.checkpoint import Checkpoint, load_weights, open_checkpoint
 from omni.config import OmniConfig
 from omni.models.adapter import EmotionAdapter
 from omni.models.decoder import ExpressiveDecoder
 from omni.models.encoder import SpeechEncoder
 from omni.models.exemplars import Exemplars
-from omni.models.listener import Listener
-from omni.models.perceiver import EmotionPerceiver
+from omni.models.listener import Hearing, Listener
+from omni.models.perceiver import EmotionPerceiver, Perceiving
 from omni.models.speech_llm import SpeechLLM
 from omni.models.vocoder import make_vocoder
 from omni.models.voice import ExpressiveVoice, Voice
@@ -21,6 +25,7 @@ from omni.models.words import WordSentiment
 from omni.nn.beam import LexiconDecoder
 from omni.nn.quantising import in_int8
 from omni.nn.sampling import Blocker
+from omni.preset import OWN, Preset
 from omni.text import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -31,23 +36,31 @@ class Parts:
     """Everything that an assistant is made of."""
 
     config: OmniConfig
-    listener: Listener
-    perceiver: EmotionPerceiver
+    listener: Hearing
+    perceiver: Perceiving
     sentiment: WordSentiment
-    responder: Responder
+    responder: Answering
     voice: Voice
 
 
-def hearing_parts(checkpoint: Checkpoint) -> tuple[Listener, EmotionPerceiver, WordSentiment]:
-    """Listener, perceiver and word sentiment alone: what `omni hear` needs."""
+def listening_part(checkpoint: Checkpoint) -> Listener:
+    """The encoder and its search for words."""
     config = checkpoint.config
     encoder = SpeechEncoder(config.listener, config.audio)
     load_weights(encoder, checkpoint.weights("listener.safetensors"), "listener.safetensors")
-    decoder = LexiconDecoder.load(checkpoint.path("words.safetensors"))
-    perceiver = EmotionPerceiver(config.perceiver, config.audio)
+    return Listener(encoder, LexiconDecoder.load(checkpoint.path("words.safetensors")), config.audio)
+
+
+def perceiving_part(checkpoint: Checkpoint) -> EmotionPerceiver:
+    """The perceiver, which also reads the listener's layers where there are any."""
+    perceiver = EmotionPerceiver(checkpoint.config.perceiver, checkpoint.config.audio)
     load_weights(perceiver, checkpoint.weights("perceiver.safetensors"), "perceiver.safetensors")
-    sentiment = WordSentiment.load(checkpoint.path("sentiment.safetensors"))
-    return Listener(encoder, decoder, config.audio), perceiver, sentiment
+    return perceiver
+
+
+def sentiment_part(checkpoint: Checkpoint) -> WordSentiment:
+    """The valence of words."""
+    return WordSentiment.load(checkpoint.path("sentiment.safetensors"))
 
 
 def answering_part(checkpoint: Checkpoint) -> Responder:
@@ -88,8 +101,30 @@ def voicing_part(checkpoint: Checkpoint, vocoder: str | None = None) -> Expressi
     return ExpressiveVoice(decoder, make_vocoder(settings, weights), config.audio.sample_rate_hz)
 
 
+#: Part of a preset -> how this project's own one is made from a checkpoint.
+_OWN_PARTS: dict[str, Callable[[Checkpoint], Any]] = {
+    "listener": listening_part, "perceiver": perceiving_part, "sentiment": sentiment_part,
+    "responder": answering_part, "voice": voicing_part,
+}  # fmt: skip
+
+
+def assemble_preset(preset: Preset, device: str = "auto") -> Parts:
+    """All parts of a preset. ModelError names the part that cannot be loaded, why, and the command that fetches it."""
+    check(preset)
+    checkpoints: dict[str, Checkpoint] = {}
+    found: dict[str, Any] = {}
+    for part, spec in preset.parts.items():
+        if spec.kind != OWN:
+            found[part] = load_part(preset, part, device)
+            continue
+        if spec.model not in checkpoints:
+            checkpoints[spec.model] = open_checkpoint(spec.model)
+        found[part] = _OWN_PARTS[part](checkpoints[spec.model])
+    config = next((c.config for c in checkpoints.values()), OmniConfig())
+    return Parts(replace(config, name=preset.name), **found)
+
+
 def assemble(checkpoint: Checkpoint, vocoder: str | None = None) -> Parts:
     """All parts of a checkpoint."""
-    listener, perceiver, sentiment = hearing_parts(checkpoint)
-    voice = voicing_part(checkpoint, vocoder)
-    return Parts(checkpoint.config, listener, perceiver, sentiment, answering_part(checkpoint), voice)
+    made = {name: make(checkpoint) for name, make in _OWN_PARTS.items() if name != "voice"}
+    return Parts(checkpoint.config, **made, voice=voicing_part(checkpoint, vocoder))

@@ -18,7 +18,7 @@ import torch
 
 from omni.answers import Answer
 from omni.anticipation import answered
-from omni.assemble import Parts, assemble
+from omni.assemble import Parts, assemble, assemble_preset
 from omni.audio import io
 from omni.audio.joining import join
 from omni.audio.pauses import without_silence_after
@@ -27,6 +27,7 @@ from omni.checkpoint import open_checkpoint
 from omni.config import OmniConfig
 from omni.errors import ModelError
 from omni.models.words import matched
+from omni.preset import load_preset
 from omni.spoken import sentences
 from omni.turns import Audio, Conversation, Heard, Perception, Reply, Style, Turn
 
@@ -63,6 +64,11 @@ class Assistant:
     def load(cls, where: str | Path | None = None, vocoder: str | None = None) -> Assistant:
         """Load a checkpoint folder or name (default: the shipped omni-mini, or what OMNI_HOME holds)."""
         return cls(assemble(open_checkpoint(where), vocoder))
+
+    @classmethod
+    def of_preset(cls, preset: str | Path, device: str = "auto") -> Assistant:
+        """Load a preset by name, or by the path of its YAML file."""
+        return cls(assemble_preset(load_preset(str(preset)), device))
 
     # -- hearing -------------------------------------------------------------------------------------------------
 

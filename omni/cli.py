@@ -1,4 +1,4 @@
-"""The command line: omni reply | hear | info | train | eval | bench | synth | words | pack.
+"""The command line: omni reply | hear | info | download | train | eval | bench | synth | words | pack.
 
 Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
 written; 5 weights or configuration; 6 data; 130 interrupted.
@@ -49,14 +49,27 @@ def turn_as_dict(turn: Any, audio: Path | None) -> dict[str, Any]:
     }
 
 
-def _reply(options: argparse.Namespace) -> int:
+def _assistant(options: argparse.Namespace) -> Any:
+    """The assistant that --model or --preset, --device and --vocoder ask for."""
     from omni.assistant import Assistant
+
+    vocoder = getattr(options, "vocoder", None)
+    if options.preset is None:
+        if options.device != "auto":
+            raise UsageError("--device is for presets; omni-mini runs on the processor")
+        return Assistant.load(options.model, vocoder)
+    if options.model is not None or vocoder is not None:
+        raise UsageError("--preset names every part; leave out --model and --vocoder, or write a preset of your own")
+    return Assistant.of_preset(options.preset, options.device)
+
+
+def _reply(options: argparse.Namespace) -> int:
     from omni.audio import io
 
     output = Path(options.output)
     io.check_output(output, options.force)
     audio = io.read_audio(options.query)
-    assistant = Assistant.load(options.model, options.vocoder)
+    assistant = _assistant(options)
     turn = assistant.reply(audio, seed=options.seed)
     assert turn.reply.audio is not None
     io.write_audio(output, turn.reply.audio, options.force)
@@ -80,10 +93,9 @@ def _relation(match: str) -> str:
 
 
 def _hear(options: argparse.Namespace) -> int:
-    from omni.assistant import Assistant
     from omni.audio import io
 
-    assistant, failed = Assistant.load(options.model), 0
+    assistant, failed = _assistant(options), 0
     for name in options.files:
         row: dict[str, Any] = {"file": name}
         try:
@@ -96,7 +108,44 @@ def _hear(options: argparse.Namespace) -> int:
     return failed
 
 
+def _download(options: argparse.Namespace) -> int:
+    from omni import hub
+    from omni.backbones.kinds import check
+    from omni.preset import load_preset
+
+    preset = load_preset(options.preset)
+    check(preset)
+    wanted = [(part, spec) for part, spec in preset.models() if not Path(spec.model).is_dir()]
+    if not wanted:
+        print(f"preset {preset.name} needs nothing that is not on this machine")
+        return 0
+    remotes = [hub.describe(spec.model, spec.revision) for _, spec in wanted]
+    for (part, spec), remote in zip(wanted, remotes, strict=True):
+        print(f"{part:10} {spec.model}  {remote.total_bytes / 1e9:.2f} GB  {spec.licence}", flush=True)
+    hub.check_space(remotes)
+    if options.dry_run:
+        return 0
+    for remote in remotes:
+        print(f"{remote.name} -> {hub.fetch(remote)}", flush=True)
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from omni.preset import load_preset, names
+    from omni.sizes import of_preset
+
+    rows = [of_preset(load_preset(name)) for name in names()]
+    if options.json:
+        print(json.dumps([row.plain() for row in rows], indent=2))
+        return 0
+    for row in rows:
+        print(row.text())
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
+    if options.presets:
+        return _presets(options)
     from omni.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(options.model)
@@ -219,6 +268,13 @@ def parser() -> argparse.ArgumentParser:
     hear.add_argument("files", nargs="+")
     info = command("info", _info, "what is installed; checks every hash")
     info.add_argument("--json", action="store_true")
+    info.add_argument("--presets", action="store_true", help="size, licence, memory and downloads of every preset")
+    download = command("download", _download, "fetch the published models of a preset", model=False)
+    download.add_argument("preset", help="name of a preset, or its YAML file")
+    download.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
+    for one in (reply, hear):
+        one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
+        one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
     train = command("train", _train, "run a training recipe", model=False)
     train.add_argument("recipe")
     train.add_argument("--data", help="data folder (default: OMNI_DATA)")

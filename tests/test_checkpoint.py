@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import omni.checkpoint
-from omni.assemble import assemble, hearing_parts
+from omni.assemble import assemble, listening_part
 from omni.checkpoint import INDEX, load_weights, locate, open_checkpoint, sha256
 from omni.errors import ConfigError, ModelError
 from omni.models.voice import ExpressiveVoice
@@ -177,7 +177,7 @@ def test_a_renamed_tensor_is_named(own_checkpoint: Path) -> None:
     save_file(tensors, path)
     reindex(own_checkpoint, "listener.safetensors")
     with pytest.raises(ModelError, match=r"missing \['head\.bias'\], unexpected \['surprise'\]"):
-        hearing_parts(open_checkpoint(own_checkpoint))
+        listening_part(open_checkpoint(own_checkpoint))
 
 
 def test_load_weights_forgives_only_what_is_optional() -> None:

@@ -10,7 +10,8 @@ import omni
 ROOT = Path(omni.__file__).parent
 #: From the foundations to the command line; a layer may import from itself and from those before it.
 LAYERS = (
-    "errors", "files", "config", "turns", "phones", "text", "spoken", "audio", "nn", "models", "answers", "backbones",
+    "errors", "files", "config", "hub", "preset", "sizes", "turns", "phones", "text", "spoken", "audio", "nn", "models",
+    "answers", "backbones",
     "answering", "anticipation",
     "checkpoint", "assemble", "card", "packing", "empathy", "data", "train", "assistant", "evaluation",
     "batch", "serve", "bench", "demo", "cli", "__main__",

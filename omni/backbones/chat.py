@@ -79,10 +79,22 @@ class ChatResponder(Answering):
         self.ends = {int(i) for i in found if i is not None}
 
     @classmethod
-    def load(cls, folder: Path, config: ChatConfig = ChatConfig(), dtype: str = "auto") -> ChatResponder:
+    def load(
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        reply_tokens: int = 80,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        history_turns: int = 6,
+    ) -> ChatResponder:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
-        return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), config)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        ).to(device)  # type: ignore[arg-type]
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls(model, tokenizer, ChatConfig(reply_tokens, temperature, top_p, history_turns))
 
     def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
         """See `Answering`."""

@@ -61,9 +61,17 @@ class EmotionClassifier:
         self.mapped = label_map({int(k): v for k, v in (model.config.id2label or {}).items()}, names)
 
     @classmethod
-    def load(cls, folder: Path, names: Mapping[str, str] | None = None) -> EmotionClassifier:
+    def load(
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        names: Mapping[str, str] | None = None,
+    ) -> EmotionClassifier:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = AutoModelForAudioClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = AutoModelForAudioClassification.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        ).to(device)
         return cls(model, AutoFeatureExtractor.from_pretrained(folder, local_files_only=True), names)
 
     @property

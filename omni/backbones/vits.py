@@ -36,10 +36,13 @@ class VitsVoice:
         self._one = threading.Lock()  # the pace is a setting of the model, and the noise is torch's own
 
     @classmethod
-    def load(cls, folder: Path) -> VitsVoice:
-        """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = VitsModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    def load(cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> VitsVoice:
+        """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code.
+
+        `dtype` is not followed: its flow loses too much in half precision, and the model is small.
+        """
+        model = VitsModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).to(device)  # type: ignore[arg-type]
+        return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), seed)
 
     def speak(
         self, text: str, style: Style, states: Tensor | None = None, starts: Sequence[int] = ()

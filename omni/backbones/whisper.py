@@ -30,9 +30,13 @@ class WhisperListener:
         self.model, self.processor, self.language = model.eval(), processor, language
 
     @classmethod
-    def load(cls, folder: Path, language: str | None = "en") -> WhisperListener:
+    def load(
+        cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", language: str | None = "en"
+    ) -> WhisperListener:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = WhisperForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        ).to(device)  # type: ignore[arg-type]
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         return cls(model, processor, language)
 

@@ -6,6 +6,7 @@ Shapes: N samples, S states (25 Hz), D width, P CTC units.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ class Listening:
 
     heard: Heard
     layers: list[Tensor] = field(default_factory=list)
+
+
+class Hearing(Protocol):
+    """What every listener can do."""
+
+    def listen(self, audio: Audio) -> Listening:
+        """Hear a whole query."""
+        ...
 
 
 class Listener:

@@ -12,6 +12,7 @@ K functionals, G members, W views, V emotion vector, E emotions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -88,6 +89,14 @@ class Member(nn.Module):
         if self.summary is not None and summed is not None:
             views.append(self.join["summary"](self.summary(summed)))
         return torch.stack(views, dim=1)
+
+
+class Perceiving(Protocol):
+    """What every perceiver can do."""
+
+    def perceive(self, samples: np.ndarray, layers: list[Tensor] | None = None) -> Perception:
+        """How the clip `samples` [N] at 16 kHz sounds; `layers` as the listener gave them for it."""
+        ...
 
 
 class EmotionPerceiver(nn.Module):
@@ -168,14 +177,15 @@ class EmotionPerceiver(nn.Module):
 
     @torch.no_grad()
     def perceive(self, samples: Tensor | np.ndarray, layers: list[Tensor] | None = None) -> Perception:
-        """How the clip `samples` [N] at 16 kHz sounds; `layers` as the listener gave them for it, [1, S, D] each.
+        """How the clip `samples` [N] at 16 kHz sounds; `layers` as the listener gave them for it, [1, S, D] each,
+        or none.
 
         InputError for a clip shorter than 25 ms.
         """
         mel, prosody, span = tracks(torch.as_tensor(samples), self.audio)
         frames = torch.tensor([span.stop - span.start])
         spans = torch.tensor([[span.start, span.stop]])
-        return self.perception(self(mel[None, span], frames, layers, prosody[None, span], spans))[0]
+        return self.perception(self(mel[None, span], frames, layers or None, prosody[None, span], spans))[0]
 
     def perception(self, out: PerceiverOutput) -> list[Perception]:
         """The records of a batch, with calibrated probabilities (temperature scaling, Guo et al. 2017, arXiv 1706.04599)."""

@@ -163,3 +163,11 @@ def vits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.get_parameter("duration_predictor.proj.bias").add_(1.5)  # about five frames a letter
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def higgs_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Higgs Audio v2 and its codec."""
+    from tests.backbones import higgs
+
+    return higgs.write(tmp_path_factory.mktemp("higgs"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from omni.answers import UNCLEAR
-from omni.backbones.chat import ChatConfig, ChatResponder, assistant_message, user_message
+from omni.backbones.chat import ChatResponder, assistant_message, user_message
 from omni.text import FIELDS
 from omni.turns import EMOTIONS, FITTING_STYLES, Conversation, Heard, Perception, Plan, Reply, Style, Turn
 
@@ -23,7 +23,7 @@ def seen(emotion: str = "sad") -> Perception:
 
 @pytest.fixture(scope="module")
 def responder(chat_folder: Path) -> ChatResponder:
-    return ChatResponder.load(chat_folder, ChatConfig(reply_tokens=40, temperature=1.0, top_p=1.0))
+    return ChatResponder.load(chat_folder, reply_tokens=40, temperature=1.0, top_p=1.0)
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
