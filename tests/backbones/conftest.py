@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     HubertConfig,
     HubertForSequenceClassification,
+    MimiConfig,
+    MimiModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -22,6 +24,7 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
     WavLMConfig,
     WavLMForSequenceClassification,
+    WavLMModel,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -171,3 +174,36 @@ def higgs_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     from tests.backbones import higgs
 
     return higgs.write(tmp_path_factory.mktemp("higgs"))
+
+
+@pytest.fixture(scope="session")
+def mimi_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mimi of small width with the published rates (24 kHz, 12.5 frames a second) and a short attention window."""
+    folder = tmp_path_factory.mktemp("mimi")
+    torch.manual_seed(4)
+    config = MimiConfig(
+        hidden_size=16, num_filters=4, codebook_size=32, codebook_dim=8, vector_quantization_hidden_dimension=8,
+        num_quantizers=4, num_semantic_quantizers=1, num_hidden_layers=2, intermediate_size=24, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, sliding_window=8, upsample_groups=16,
+    )  # fmt: skip
+    model = MimiModel(config)
+    for name, buffer in model.named_buffers():  # codebooks are zeros until trained
+        if name.endswith(("embed_sum", "cluster_usage")):
+            buffer.data = torch.randn_like(buffer) if name.endswith("embed_sum") else torch.ones_like(buffer)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wavlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WavLM of two layers without a head."""
+    folder = tmp_path_factory.mktemp("wavlm")
+    torch.manual_seed(6)
+    config = WavLMConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(16, 16),
+        conv_stride=(20, 16), conv_kernel=(40, 32), num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    WavLMModel(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
