@@ -197,9 +197,15 @@ class Trainer:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    @property
+    def _unsaved(self) -> tuple[str, ...]:
+        """What the names of frozen weights begin with that have files of their own (`unsaved` of the task)."""
+        return getattr(self.task, "unsaved", ())
+
     def save(self) -> None:
         """Write the whole state so that `resume` goes on with the identical next loss."""
-        tensors = {f"model.{n}": t.detach() for n, t in self.task.model.state_dict().items()}
+        state = self.task.model.state_dict()
+        tensors = {f"model.{n}": t.detach() for n, t in state.items() if not n.startswith(self._unsaved)}
         for index, optimiser in enumerate(self.optimisers):
             for key, state in optimiser.state_dict()["state"].items():
                 for name, value in state.items():
@@ -222,7 +228,11 @@ class Trainer:
         with safe_open(path, "pt") as file:
             meta = file.metadata()
         try:
-            self.task.model.load_state_dict({k[6:]: t for k, t in tensors.items() if k.startswith("model.")})
+            found = {k[6:]: t for k, t in tensors.items() if k.startswith("model.")}
+            missing = {n for n in self.task.model.state_dict() if not n.startswith(self._unsaved)} - set(found)
+            self.task.model.load_state_dict(found, strict=not self._unsaved)
+            if missing:
+                raise RuntimeError(f"missing\n{sorted(missing)[0]}")
         except RuntimeError as error:
             first = (str(error).splitlines()[1:2] or [str(error)])[0].strip()
             raise ModelError(f"{path} is from another model; choose another --run folder ({first})") from error

@@ -21,6 +21,8 @@ STAGES: dict[str, str] = {
     "express": "omni.train.speaking:ExpressTask",
     "voice": "omni.train.voice:VoiceTask",
     "voice_express": "omni.train.voice:VoiceTask",
+    "lpe_listen": "omni.train.lpe:LpeTask",
+    "lpe_perceive": "omni.train.lpe:LpeTask",
     "vocoder": "omni.train.vocoding:VocoderTask",
 }
 
