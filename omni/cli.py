@@ -112,6 +112,7 @@ def _download(options: argparse.Namespace) -> int:
     from omni import hub
     from omni.backbones.kinds import check
     from omni.preset import load_preset
+    from omni.sizes import licence
 
     preset = load_preset(options.preset)
     check(preset)
@@ -121,7 +122,7 @@ def _download(options: argparse.Namespace) -> int:
         return 0
     remotes = [hub.describe(spec.model, spec.revision) for _, spec in wanted]
     for (part, spec), remote in zip(wanted, remotes, strict=True):
-        print(f"{part:10} {spec.model}  {remote.total_bytes / 1e9:.2f} GB  {spec.licence}", flush=True)
+        print(f"{part:10} {spec.model}  {remote.total_bytes / 1e9:.2f} GB  {licence(spec)}", flush=True)
     hub.check_space(remotes)
     if options.dry_run:
         return 0

@@ -55,7 +55,7 @@ class Preset:
             if spec.kind != OWN:
                 found.setdefault((spec.model, spec.revision), (part, spec))
                 for other in spec.also.values():
-                    found.setdefault((other, None), (part, PartSpec(spec.kind, other, spec.licence)))
+                    found.setdefault((other, None), (part, PartSpec(spec.kind, other, "")))
         return list(found.values())
 
 

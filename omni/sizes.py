@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from omni.errors import ModelError
-from omni.preset import OWN, Preset
+from omni.preset import OWN, PartSpec, Preset
 
 #: Bytes of a parameter where a preset runs: float32 on a processor, bfloat16 on a GPU.
 BYTES = {"cpu": 4, "cuda": 2}
@@ -79,6 +79,11 @@ def published(model: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def licence(spec: PartSpec) -> str:
+    """What the preset says of a model's licence, else what was published with it."""
+    return spec.licence or (published(spec.model) or {}).get("licence", "see its page")
+
+
 @lru_cache
 def parameters(model: str) -> int | None:
     """Parameters of a published model, codebooks included, shared ones once; None where its configuration is not kept."""
@@ -99,6 +104,6 @@ def parameters(model: str) -> int | None:
 def of_preset(preset: Preset) -> PresetSize:
     """The sizes of a preset's published models."""
     models = tuple(
-        ModelSize(part, s.model, s.licence, parameters(s.model)) for part, s in preset.models() if s.kind != OWN
+        ModelSize(part, s.model, licence(s), parameters(s.model)) for part, s in preset.models() if s.kind != OWN
     )
     return PresetSize(preset.name, preset.about, models)

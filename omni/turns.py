@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -77,11 +78,15 @@ class Audio:
 
 @dataclass(frozen=True)
 class Heard:
-    """What was said. `text` lower-case words; `confidence` in [0, 1]; `alternatives` other hypotheses, best first."""
+    """What was said. `text` lower-case words; `confidence` in [0, 1]; `alternatives` other hypotheses, best first.
+
+    `sound`: the query as a language model that hears by itself reads it, a tensor [1, slots, width]; else None.
+    """
 
     text: str
     confidence: float = 1.0
     alternatives: tuple[str, ...] = ()
+    sound: Any = field(default=None, compare=False, repr=False)
 
     @property
     def understood(self) -> bool:

@@ -98,7 +98,7 @@ class ChatResponder(Answering):
 
     def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
         """See `Answering`."""
-        reading = self._read(self._prompt(heard, perception, conversation))
+        reading = self._begin(heard, perception, conversation)
         chosen: dict[str, str] = {}
         for number, (field, name) in enumerate(_LINES.items()):
             reading = self._read(self._plain(("\n" if number else "") + f"{name}:"), reading)
@@ -117,6 +117,10 @@ class ChatResponder(Answering):
 
     # -- reading -------------------------------------------------------------------------------------------------
 
+    def _begin(self, heard: Heard, perception: Perception, conversation: Conversation) -> _Reading:
+        """Read everything that stands before the first line of the thought."""
+        return self._read(self._prompt(heard, perception, conversation))
+
     def _prompt(self, heard: Heard, perception: Perception, conversation: Conversation) -> list[int]:
         messages = [{"role": "system", "content": INSTRUCTION}]
         for turn in conversation.turns[-self.config.history_turns :]:
@@ -130,10 +134,13 @@ class ChatResponder(Answering):
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     @torch.inference_mode()
-    def _read(self, ids: Sequence[int], reading: _Reading | None = None) -> _Reading:
+    def _read(self, ids: Sequence[int], reading: _Reading | None = None, embeddings: Tensor | None = None) -> _Reading:
+        """Read ids [L], or the embeddings [1, L, H] that stand for them."""
         cache = reading.cache if reading else DynamicCache(config=self.model.config)
-        row = torch.tensor([list(ids)], device=self.model.device)
-        out = self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        given: dict[str, Tensor] = {"inputs_embeds": embeddings} if embeddings is not None else {}
+        if embeddings is None:
+            given["input_ids"] = torch.tensor([list(ids)], device=self.model.device)
+        out = self.model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return _Reading(cache, out.logits[:, -1].float().cpu())
 
     # -- thinking ------------------------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "lpe-listener": Kind("listener", "omni.backbones.lpe", "LpeListener"),
+    "lpe-perceiver": Kind("perceiver", "omni.backbones.lpe", "LpePerceiver"),
+    "lpe-responder": Kind("responder", "omni.backbones.lpe", "LpeResponder"),
     "whisper": Kind("listener", "omni.backbones.whisper", "WhisperListener"),
     "emotion": Kind("perceiver", "omni.backbones.emotion", "EmotionClassifier"),
     "chat": Kind("responder", "omni.backbones.chat", "ChatResponder"),

@@ -118,7 +118,7 @@ def _answer(assistant: Assistant, job: _Job) -> Spoken:
 
 def _save(spoken: Spoken, path: Path) -> None:
     perception = asdict(replace(spoken.perception, vector=None))
-    plain = {"voice": spoken.voice, "heard": asdict(spoken.heard), "perception": perception}
+    plain = {"voice": spoken.voice, "heard": asdict(replace(spoken.heard, sound=None)), "perception": perception}
     for name in ("reply", "given", "told"):
         found = getattr(spoken, name)
         plain[name] = found and {"text": found.text, "plan": asdict(found.plan), "style": asdict(found.style)}
