@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,12 +61,8 @@ class Matcher:
     def scores(self, reply: str, choices: Sequence[str], latent_weight: float | None = LATENT_WEIGHT) -> np.ndarray:
         """Nearness of a reply to each choice: [choices]. `latent_weight` None leaves the words themselves out."""
         words = self.weigh.transform([reply, *choices])  # rows of length one, or empty
-        latent = self.reduce.transform(words)
-        latent /= np.maximum(np.linalg.norm(latent, axis=1, keepdims=True), 1e-9)
-        near = latent[1:] @ latent[0]
-        if latent_weight is None:
-            return near
-        return np.asarray((words[1:] @ words[0].T).todense()).ravel() + latent_weight * near
+        latent = self._latent(words)
+        return _near(words[0], words[1:], latent[0], latent[1:], latent_weight)
 
     def finds(
         self,
@@ -74,8 +71,27 @@ class Matcher:
         latent_weight: float | None = LATENT_WEIGHT,
     ) -> list[bool]:
         """Whether each reply is nearer to the first of its choices than to any other; a tie is a miss."""
-        found = [self.scores(r, texts, latent_weight) for r, texts in zip(replies, choices, strict=True)]
-        return [bool(s[0] > s[1:].max() + 1e-9) for s in found]
+        texts = list(dict.fromkeys([*replies, *(text for row in choices for text in row)]))
+        place = {text: index for index, text in enumerate(texts)}
+        words = self.weigh.transform(texts)
+        latent = self._latent(words)
+        found = []
+        for reply, row in zip(replies, choices, strict=True):
+            others = [place[text] for text in row]
+            scores = _near(words[place[reply]], words[others], latent[place[reply]], latent[others], latent_weight)
+            found.append(bool(scores[0] > scores[1:].max() + 1e-9))
+        return found
+
+    def _latent(self, words: Any) -> np.ndarray:
+        """Projections of rows of the term matrix, of length one."""
+        latent = self.reduce.transform(words)
+        return latent / np.maximum(np.linalg.norm(latent, axis=1, keepdims=True), 1e-9)
+
+
+def _near(word: Any, words: Any, latent: np.ndarray, latents: np.ndarray, weight: float | None) -> np.ndarray:
+    """Nearness of one row to others: by their projections, and by their words unless `weight` is None."""
+    near = latents @ latent
+    return near if weight is None else np.asarray((words @ word.T).todense()).ravel() + weight * near
 
 
 def self_dialogue_documents(path: Path, turns: int = 10) -> list[str]:
@@ -94,9 +110,9 @@ def choices_for(exchanges: Sequence[Exchange], pool: Sequence[Exchange], seed: i
         situations.setdefault(exchange.situation, []).append(exchange.say)
     if len(situations) < CHOICES:
         raise DataError(f"matching needs {CHOICES} situations to draw from, there are {len(situations)}; raise --limit")
-    found = []
+    found, names = [], sorted(situations)
     for index, exchange in enumerate(exchanges):
         draw = random.Random(f"{seed}:{index}:{exchange.situation}")
-        others = draw.sample(sorted(set(situations) - {exchange.situation}), CHOICES - 1)
+        others = draw.sample([name for name in names if name != exchange.situation], CHOICES - 1)
         found.append([exchange.say, *(draw.choice(situations[name]) for name in others)])
     return found
