@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from omni.answers import Answer, Answering, Sentence
+from omni.backbones.local import pretrained
 from omni.errors import ModelError
 from omni.models.style import style_for
 from omni.nn.sampling import nucleus
@@ -90,9 +91,7 @@ class ChatResponder(Answering):
         history_turns: int = 6,
     ) -> ChatResponder:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        ).to(device)  # type: ignore[arg-type]
+        model = pretrained(AutoModelForCausalLM, folder, dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(model, tokenizer, ChatConfig(reply_tokens, temperature, top_p, history_turns))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
 from omni.audio.vad import segments
+from omni.backbones.local import pretrained
 from omni.errors import InputError, ModelError
 from omni.models.perceiver import to_perception
 from omni.turns import EMOTIONS, Perception
@@ -69,9 +70,7 @@ class EmotionClassifier:
         names: Mapping[str, str] | None = None,
     ) -> EmotionClassifier:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = AutoModelForAudioClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        ).to(device)
+        model = pretrained(AutoModelForAudioClassification, folder, dtype, device)
         return cls(model, AutoFeatureExtractor.from_pretrained(folder, local_files_only=True), names)
 
     @property

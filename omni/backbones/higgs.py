@@ -26,6 +26,7 @@ from transformers import (
 
 from omni.audio.restyling import restyle
 from omni.audio.world import SAMPLE_RATE_HZ
+from omni.backbones.local import pretrained
 from omni.errors import ModelError
 from omni.models.style import style_for
 from omni.turns import Style
@@ -74,12 +75,8 @@ class HiggsVoice:
         temperature: float = 0.7,
     ) -> HiggsVoice:
         """From local folders, the language model's and its `codec`'s; safetensors only, no code."""
-        known: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        model: Any = HiggsAudioV2ForConditionalGeneration.from_pretrained(folder, dtype=dtype, **known)
-        model.to(device)
-        # the codec stays in float32: its quantiser's distances are taken from large sums
-        tokenizer: Any = HiggsAudioV2TokenizerModel.from_pretrained(codec or folder, **known)
-        tokenizer.to(device)
+        model = pretrained(HiggsAudioV2ForConditionalGeneration, folder, dtype, device)
+        tokenizer = pretrained(HiggsAudioV2TokenizerModel, codec or folder, device=device)  # small: float32 anywhere
         text = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         extractor = DacFeatureExtractor.from_pretrained(codec or folder, local_files_only=True)
         ends = {name: getattr(model.config, name) for name in ("audio_stream_bos_id", "audio_stream_eos_id")}

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from omni.audio.vad import segments
 from omni.backbones.chat import INSTRUCTION, ChatConfig, ChatResponder, _Reading, assistant_message
+from omni.backbones.local import pretrained
 from omni.backbones.speech_chat import FELT, HEARD, PERCEIVE_TASK, SOUND, SpeechChat
 from omni.backbones.speech_hearing import LpeHearing
 from omni.backbones.speech_states import SAMPLE_RATE_HZ, WavlmStates
@@ -51,12 +52,11 @@ def load_chat(folder: Path, wavlm: Path, adapters: Path, dtype: torch.dtype, dev
             f"no adapters in {adapters} ({error}); train them with recipes/lpe (docs/training.md), or name their folder in a "
             "preset of your own, under options: adapters"
         ) from error
-    known: dict[str, Any] = {"local_files_only": True}
-    llm: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **known)
+    llm = pretrained(AutoModelForCausalLM, folder, dtype, device)
     width = llm.get_input_embeddings().weight.shape[1]
     hearing = LpeHearing(WavlmStates.load(wavlm, dtype, device), width, inner)
     hearing.restore(adapters)
-    return SpeechChat(llm.to(device), AutoTokenizer.from_pretrained(folder, **known), hearing.to(device).eval())
+    return SpeechChat(llm, AutoTokenizer.from_pretrained(folder, local_files_only=True), hearing.to(device).eval())
 
 
 class _Part:

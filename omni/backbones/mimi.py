@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, MimiModel
 from transformers.models.mimi.modeling_mimi import MimiConv1d, MimiConvTranspose1d, MimiDecoder, MimiResnetBlock
 
+from omni.backbones.local import pretrained
 from omni.errors import ModelError
 
 
@@ -27,9 +28,7 @@ class Mimi:
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Mimi:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        known: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        model: Any = MimiModel.from_pretrained(folder, dtype=dtype, **known)
-        return cls(model.to(device))
+        return cls(pretrained(MimiModel, folder, dtype, device))
 
     @property
     def sample_rate_hz(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, WavLMModel, WhisperModel
 
+from omni.backbones.local import pretrained
 from omni.errors import InputError
 
 SAMPLE_RATE_HZ = 16_000
@@ -31,9 +32,8 @@ class WhisperStates(nn.Module):
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> WhisperStates:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        known: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        model: Any = WhisperModel.from_pretrained(folder, dtype=dtype, **known)
-        return cls(model.encoder.to(device), AutoFeatureExtractor.from_pretrained(folder, local_files_only=True))
+        model = pretrained(WhisperModel, folder, dtype, device)
+        return cls(model.encoder, AutoFeatureExtractor.from_pretrained(folder, local_files_only=True))
 
     @property
     def width(self) -> int:
@@ -64,9 +64,8 @@ class WavlmStates(nn.Module):
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> WavlmStates:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        known: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        model: Any = WavLMModel.from_pretrained(folder, dtype=dtype, **known)
-        return cls(model.to(device), AutoFeatureExtractor.from_pretrained(folder, local_files_only=True))
+        model = pretrained(WavLMModel, folder, dtype, device)
+        return cls(model, AutoFeatureExtractor.from_pretrained(folder, local_files_only=True))
 
     @property
     def width(self) -> int:

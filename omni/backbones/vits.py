@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, VitsModel
 
 from omni.audio.restyling import restyle
 from omni.audio.world import SAMPLE_RATE_HZ
+from omni.backbones.local import pretrained
 from omni.spoken import spell_out
 from omni.turns import Style
 
@@ -39,9 +40,9 @@ class VitsVoice:
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> VitsVoice:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code.
 
-        `dtype` is not followed: its flow loses too much in half precision, and the model is small.
+        `dtype` is not followed: the model is small enough for float32 anywhere.
         """
-        model = VitsModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).to(device)  # type: ignore[arg-type]
+        model = pretrained(VitsModel, folder, device=device)
         return cls(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), seed)
 
     def speak(

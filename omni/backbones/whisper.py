@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoProcessor, WhisperForConditionalGeneration, WhisperProcessor
 
 from omni.audio.vad import segments
+from omni.backbones.local import pretrained
 from omni.errors import InputError
 from omni.models.listener import Listening
 from omni.turns import Audio, Heard
@@ -34,9 +35,7 @@ class WhisperListener:
         cls, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", language: str | None = "en"
     ) -> WhisperListener:
         """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = WhisperForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        ).to(device)  # type: ignore[arg-type]
+        model = pretrained(WhisperForConditionalGeneration, folder, dtype, device)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         return cls(model, processor, language)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from omni.audio.io import load_clip
+from omni.backbones.kinds import chosen_device, chosen_dtype
+from omni.backbones.local import pretrained
 from omni.backbones.speech_chat import FELT, HEARD, LISTEN_TASK, PERCEIVE_TASK, SpeechChat
 from omni.backbones.speech_hearing import LpeHearing
 from omni.backbones.speech_states import WavlmStates
@@ -78,14 +79,13 @@ class LpeTask:
         self.held = held[: self.settings.validation_clips] or self.clips[:4]
 
     def _chat(self) -> SpeechChat:
-        known: dict[str, Any] = {"local_files_only": True}
-        folder, device = folder_of(self.settings.llm), "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        llm: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **known)
+        folder, device = folder_of(self.settings.llm), chosen_device()
+        dtype = chosen_dtype("auto", device)
+        llm = pretrained(AutoModelForCausalLM, folder, dtype, device)
         wavlm = WavlmStates.load(folder_of(self.settings.wavlm), dtype, device)
         width = llm.get_input_embeddings().weight.shape[1]
         hearing = LpeHearing(wavlm, width, self.settings.inner).to(device)
-        return SpeechChat(llm.to(device), AutoTokenizer.from_pretrained(folder, **known), hearing)
+        return SpeechChat(llm, AutoTokenizer.from_pretrained(folder, local_files_only=True), hearing)
 
     def _usable(self, clip: Clip) -> bool:
         known = bool(clip.text) and 0 < clip.duration_s <= self.settings.longest_s
