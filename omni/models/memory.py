@@ -5,7 +5,6 @@ Shapes: B rows, J tokens read, V vocabulary, D width, H heads of the copy head, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +29,10 @@ class Memory:
 
     def repeated(self, count: int) -> Memory:
         """A copy of this memory with each row `count` times in succession."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(count)
+        cache = DynamicCache()
+        for place, layer in enumerate(self.cache.layers):
+            keys, values = layer.keys.repeat_interleave(count, 0), layer.values.repeat_interleave(count, 0)  # type: ignore[union-attr]
+            cache.update(keys, values, place)
         rest = (self.ids, self.keys, self.last, self.padding)
         return Memory(cache, *(x if x is None else x.repeat_interleave(count, 0) for x in rest))  # type: ignore[arg-type]
 

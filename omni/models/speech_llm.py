@@ -207,32 +207,29 @@ class SpeechLLM(nn.Module):
     def _choose(self, logits: Tensor, rows: list[list[int]], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Next tokens [R], and whether the likeliest token of a row was forbidden, so that it had to go astray [R]."""
         logits[:, : len(SPECIALS)] = logits[:, : len(SPECIALS)].where(self._is_end(), torch.tensor(float("-inf")))
-        for row, ids in enumerate(rows):
-            for token in set(ids) - self.repeatable:
-                logits[row, token] -= self.config.frequency_penalty * ids.count(token)
-            if len(ids) < 3:
-                logits[row, self.marks[END]] = float("-inf")
+        often = [(r, t, ids.count(t)) for r, ids in enumerate(rows) for t in set(ids) - self.repeatable]
+        if often:
+            at_rows, at_tokens, counts = torch.tensor(often).unbind(-1)
+            logits[at_rows, at_tokens] -= self.config.frequency_penalty * counts
+        logits[[len(ids) < 3 for ids in rows], self.marks[END]] = float("-inf")
         tails = [self.blocker.tail(ids) if self.blocker else () for ids in rows]
-        forced = torch.zeros(len(rows), dtype=torch.bool)
-        for row, likely in enumerate(logits.topk(min(24, logits.shape[1])).indices.tolist()):
-            forced[row] = self._forbidden(rows[row], tails[row], likely[0])
-            wrong = [token for token in likely if self._forbidden(rows[row], tails[row], token)]
-            logits[row, wrong] = float("-inf")
+        likely = logits.topk(min(24, logits.shape[1])).indices.tolist()
+        wrong = [self._forbidden(ids, tail, tokens) for ids, tail, tokens in zip(rows, tails, likely)]
+        forced = torch.tensor([tokens[0] in found for tokens, found in zip(likely, wrong)])
         while True:  # the likely tokens are checked before the draw, the others when they are drawn
+            places = [(row, token) for row, found in enumerate(wrong) for token in found]
+            if places:
+                logits[torch.tensor(places).unbind(-1)] = float("-inf")
             chosen = nucleus(logits, self.config.temperature, self.config.top_p, generator)
-            wrong = [row for row, token in enumerate(chosen.tolist()) if self._forbidden(rows[row], tails[row], token)]
-            if not wrong:
+            wrong = [self._forbidden(ids, tail, [t]) for ids, tail, t in zip(rows, tails, chosen.tolist())]
+            if not any(wrong):
                 return chosen, forced
-            logits[wrong, chosen[wrong]] = float("-inf")
 
-    def _forbidden(self, ids: list[int], tail: tuple[str, ...], token: int) -> bool:
-        """Whether a token would repeat a trigram of the reply so far, or complete a run of a training reply."""
-        if token == self.marks[END]:
-            return False
-        repeated = len(ids) >= 2 and any(
-            ids[i : i + 2] == ids[-2:] and ids[i + 2] == token for i in range(len(ids) - 2)
-        )
-        return repeated or (self.blocker is not None and self.blocker.completes(tail, token))
+    def _forbidden(self, ids: list[int], tail: tuple[str, ...], tokens: Sequence[int]) -> set[int]:
+        """Those of the tokens that would repeat a trigram of the reply so far, or complete a run of a training reply."""
+        repeated = {ids[i + 2] for i in range(len(ids) - 2) if ids[i : i + 2] == ids[-2:]}
+        completing = self.blocker.completing(tail, tokens) if self.blocker else []
+        return {t for t in tokens if t in repeated}.union(completing) - {self.marks[END]}
 
     def _is_end(self) -> Tensor:
         return torch.arange(len(SPECIALS)) == self.marks[END]

@@ -46,9 +46,8 @@ class Blocker:
         self.size, self.pieces = size, pieces
 
     @staticmethod
-    def hash(words: Sequence[str]) -> int:
-        """A 63-bit polynomial hash of a run of words."""
-        value = 1469598103934665603
+    def hash(words: Sequence[str], value: int = 1469598103934665603) -> int:
+        """A 63-bit polynomial hash of a run of words; `value`: that of the words before, if it goes on from them."""
         for word in words:
             value = ((value ^ _number(word)) * 1099511628211) & 0x7FFFFFFFFFFFFFFF
         return value
@@ -75,13 +74,23 @@ class Blocker:
                     break
         return tuple(reversed([*words, ending] if ending else words))
 
-    def completes(self, tail: tuple[str, ...], candidate: int) -> bool:
-        """Whether adding the token `candidate` to ids with this `tail` completes a known run, its word taken as whole."""
-        piece = self.pieces[candidate]
-        if piece.strip(_BEGINS) in _MARKS:
-            return False
-        words = (*tail, piece[1:]) if piece.startswith(_BEGINS) or not tail else (*tail[:-1], tail[-1] + piece)
-        return len(words) >= self.size and self.hash(words[-self.size :]) in self.known
+    def completing(self, tail: tuple[str, ...], candidates: Sequence[int]) -> list[int]:
+        """Which of the `candidates` complete a known run after ids with this `tail`, their word taken as whole."""
+        before = len(tail) + 1 - self.size
+        if before < 0:
+            return []
+        new = self.hash(tail[before:])  # what comes before a piece that begins a word
+        on = self.hash(tail[before - 1 : -1]) if before else None  # what comes before one that goes on
+        found = []
+        for token in candidates:
+            piece = self.pieces[token]
+            if piece.strip(_BEGINS) in _MARKS:
+                continue
+            begins = piece.startswith(_BEGINS)
+            value, word = (new, piece[1:]) if begins else (on, tail[-1] + piece)
+            if value is not None and self.hash([word], value) in self.known:
+                found.append(token)
+        return found
 
 
 @lru_cache(maxsize=100_000)

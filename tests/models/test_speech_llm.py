@@ -230,7 +230,7 @@ def test_blocking_holds_beyond_the_likeliest_tokens(vocabulary: Vocabulary) -> N
         weight.data *= 0.0
     allowed = set(range(len(SPECIALS), len(SPECIALS) + 30))
     blocker = Blocker(torch.zeros(0, dtype=torch.int64), 1, vocabulary.pieces)
-    blocker.completes = lambda tail, candidate: candidate not in allowed  # type: ignore[method-assign]
+    blocker.completing = lambda tail, candidates: [c for c in candidates if c not in allowed]  # type: ignore[method-assign]
     llm.blocker = blocker
     for seed in range(5):
         _, _, memory, first = llm.plan(prompt_of(vocabulary, slots=0), FITTING_STYLES["calm"])

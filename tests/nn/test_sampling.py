@@ -64,7 +64,8 @@ def blocker() -> Blocker:
 
 
 def completes(blocker: Blocker, said: str, piece: str) -> bool:
-    return blocker.completes(blocker.tail(ids_of(said)), ids_of(piece)[0])
+    candidate = ids_of(piece)[0]
+    return blocker.completing(blocker.tail(ids_of(said)), [candidate]) == [candidate]
 
 
 def test_a_run_of_words_is_blocked_at_the_piece_that_completes_it(blocker: Blocker) -> None:
