@@ -1,7 +1,8 @@
 """The one training loop: deterministic batches by step, checkpoints that resume with the identical next loss.
 
 A run folder holds `state.safetensors` (weights, optimiser, averages; step and best score in its header),
-`metrics.jsonl`, `curve.png` and the export. Nothing is pickled; the state is written to a temporary name and renamed.
+`metrics.jsonl`, `curve.png`, `tensorboard/` and the export. Nothing is pickled; the state is written to a temporary name and
+renamed. Several processes train as one that accumulates as many batches (`team.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from omni.errors import ModelError
 from omni.train.recipe import Recipe
+from omni.train.team import Losing, Team, like, whole
 
 log = logging.getLogger(__name__)
 
@@ -64,27 +66,31 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 
 def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices when the recipe asks for it (Jordan et al. 2024), AdamW for everything else."""
-    matrices, others, plain = [], [], []
+    """Muon for hidden matrices when the recipe asks for it (Jordan et al. 2024), AdamW for everything else.
+
+    Each group keeps its own full rate in `base_lr`: that of the longest prefix in `recipe.rates` that a weight's name has.
+    """
+    matrices: list[nn.Parameter] = []
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
         hidden = weight.ndim == 2 and min(weight.shape) > 64 and not any(k in name for k in ("embed", "head", "output"))
         if recipe.muon_learning_rate and hidden:
             matrices.append(weight)
-        elif weight.ndim >= 2:
-            others.append(weight)
-        else:
-            plain.append(weight)
-    groups = [{"params": others, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-9)
-    ]
+            continue
+        rate = recipe.rates.get(max((p for p in recipe.rates if name.startswith(p)), key=len, default=""))
+        decay = recipe.weight_decay if weight.ndim >= 2 else 0.0
+        groups.setdefault((recipe.learning_rate if rate is None else rate, decay), []).append(weight)
+    made = [{"params": w, "weight_decay": d, "lr": r, "base_lr": r} for (r, d), w in groups.items()]
+    # matrices before vectors, as in runs that were begun before there were several rates
+    made.sort(key=lambda group: group["weight_decay"] == 0.0)  # type: ignore[arg-type, return-value]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(made, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-9)]
     if matrices:
+        rate = recipe.muon_learning_rate
+        group = {"params": matrices, "base_lr": rate}
         found.append(
-            torch.optim.Muon(
-                matrices, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            torch.optim.Muon([group], lr=rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     return found
 
@@ -114,12 +120,13 @@ class Average:
 class Trainer:
     """Runs a recipe's task in a run folder."""
 
-    def __init__(self, recipe: Recipe, task: Task, folder: Path) -> None:
-        self.recipe, self.task, self.folder = recipe, task, folder
-        self.optimisers = optimisers(task.model, recipe)
+    def __init__(self, recipe: Recipe, task: Task, folder: Path, team: Team | None = None) -> None:
+        self.recipe, self.task, self.folder, self.team = recipe, task, folder, team or Team()
+        self.losing, self.optimisers = self.team.prepare(Losing(task), optimisers(task.model, recipe))
         self.average = Average(task.model, recipe.average_decay) if recipe.average_decay else None
         self.step, self.best = 0, math.inf
         folder.mkdir(parents=True, exist_ok=True)
+        self.board = _board(folder) if self.team.first else None
 
     def run(self, minutes: float | None = None) -> Result:
         """Train from the saved step to `recipe.steps`, or for `minutes`; then validate, save and export."""
@@ -127,7 +134,14 @@ class Trainer:
         started, saved = time.monotonic(), time.monotonic()
         losses: list[float] = []
         figures: dict[str, float] = {}
-        bar = tqdm(total=self.recipe.steps, initial=self.step, unit="step", desc=self.recipe.part, mininterval=5)
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.step,
+            unit="step",
+            desc=self.recipe.part,
+            mininterval=5,
+            disable=not self.team.first,
+        )
         while self.step < self.recipe.steps:
             losses.append(self._advance(bar))
             out_of_time = minutes is not None and time.monotonic() - started > minutes * 60
@@ -145,23 +159,26 @@ class Trainer:
     def _advance(self, bar: tqdm) -> float:
         began, total = time.monotonic(), 0.0
         extra: dict[str, float] = {}
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         self.task.model.train()
+        parts = self.recipe.accumulate * self.team.count
         for part in range(self.recipe.accumulate):
-            batch = self.task.batch(self.step * self.recipe.accumulate + part)
-            with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, self.recipe.bfloat16):
-                loss, extra = self.task.loss(batch, self.step)
-            (loss / self.recipe.accumulate).backward()
+            number = self.step * parts + part * self.team.count + self.team.rank
+            torch.manual_seed(self.recipe.seed * 1_000_003 + number)
+            batch = self.task.batch(number)
+            with self.team.collecting(self.losing, last=part == self.recipe.accumulate - 1):
+                with torch.autocast(
+                    "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, self.recipe.bfloat16
+                ):
+                    loss, extra = self.losing(batch, self.step)
+                (loss / self.recipe.accumulate).backward()
             total += float(loss.detach()) / self.recipe.accumulate
+        total = self.team.mean(total)
         weights = [p for p in self.task.model.parameters() if p.requires_grad]
-        norm = float(nn.utils.clip_grad_norm_(weights, self.recipe.clip_norm))
+        norm = self.team.clip(weights, self.recipe.clip_norm)
         scale = rate_at(self.step, self.recipe)
         for optimiser in self.optimisers:
-            base = (
-                self.recipe.muon_learning_rate if isinstance(optimiser, torch.optim.Muon) else self.recipe.learning_rate
-            )
             for group in optimiser.param_groups:
-                group["lr"] = base * scale
+                group["lr"] = group["base_lr"] * scale
             if math.isfinite(norm):
                 optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -183,39 +200,53 @@ class Trainer:
         score = next(iter(figures.values()))
         improved = score <= self.best
         self.best = min(score, self.best)
-        if improved or not self.recipe.export_best:
+        if (improved or not self.recipe.export_best) and self.team.first:
             self.task.export(self.folder / "export")
         if self.average:
             self.average.swap(self.task.model)
         self._log(**{f"valid_{k}": v for k, v in figures.items()})
-        log.info("step %d: %s", self.step, figures)
-        draw_curve(self.folder)
+        if self.team.first:
+            log.info("step %d: %s", self.step, figures)
+            draw_curve(self.folder)
+        self.team.wait()
         return figures
 
     def _log(self, **figures: float) -> None:
         row = {"step": self.step, **{k: round(float(v), 6) for k, v in figures.items()}}
+        if not self.team.first:
+            return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self.board:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, self.step)
 
     @property
     def _unsaved(self) -> tuple[str, ...]:
         """What the names of frozen weights begin with that have files of their own (`unsaved` of the task)."""
         return getattr(self.task, "unsaved", ())
 
+    def _saved(self) -> dict[str, Tensor]:
+        """The model's weights that belong into the state: what is trained, and what has no file of its own."""
+        trained = {n for n, p in self.task.model.named_parameters() if p.requires_grad}
+        state = self.task.model.state_dict()
+        return {n: t for n, t in state.items() if n in trained or not n.startswith(self._unsaved)}
+
     def save(self) -> None:
         """Write the whole state so that `resume` goes on with the identical next loss."""
-        state = self.task.model.state_dict()
-        tensors = {f"model.{n}": t.detach() for n, t in state.items() if not n.startswith(self._unsaved)}
+        tensors = {f"model.{n}": t.detach() for n, t in self._saved().items()}
         for index, optimiser in enumerate(self.optimisers):
             for key, state in optimiser.state_dict()["state"].items():
                 for name, value in state.items():
-                    tensors[f"optimiser.{index}.{key}.{name}"] = torch.as_tensor(value)
+                    tensors[f"optimiser.{index}.{key}.{name}"] = value
         if self.average:
             tensors |= {f"average.{n}": t for n, t in self.average.weights.items()}
-        partial = self.folder / "state.safetensors.partial"
-        meta = {"step": str(self.step), "best": repr(self.best)}
-        save_file({k: t.contiguous().clone() for k, t in tensors.items()}, partial, metadata=meta)
-        os.replace(partial, self.folder / "state.safetensors")
+        gathered = {k: whole(t).contiguous().clone() for k, t in tensors.items()}
+        if self.team.first:
+            partial = self.folder / "state.safetensors.partial"
+            save_file(gathered, partial, metadata={"step": str(self.step), "best": repr(self.best)})
+            os.replace(partial, self.folder / "state.safetensors")
+        self.team.wait()
 
     def resume(self) -> None:
         """Load the run folder's state if it has one. ModelError if it belongs to another model."""
@@ -228,8 +259,10 @@ class Trainer:
         with safe_open(path, "pt") as file:
             meta = file.metadata()
         try:
+            wanted = self._saved()
             found = {k[6:]: t for k, t in tensors.items() if k.startswith("model.")}
-            missing = {n for n in self.task.model.state_dict() if not n.startswith(self._unsaved)} - set(found)
+            missing = set(wanted) - set(found)
+            found = {n: like(t, wanted[n]) if n in wanted else t for n, t in found.items()}
             self.task.model.load_state_dict(found, strict=not self._unsaved)
             if missing:
                 raise RuntimeError(f"missing\n{sorted(missing)[0]}")
@@ -239,16 +272,27 @@ class Trainer:
         for index, optimiser in enumerate(self.optimisers):
             plain: dict[str, Any] = optimiser.state_dict()
             state: dict[int, dict[str, Tensor]] = {}
+            weights = [w for group in optimiser.param_groups for w in group["params"]]
             for key, value in tensors.items():
                 if key.startswith(f"optimiser.{index}."):
                     _, _, number, name = key.split(".", 3)
-                    state.setdefault(int(number), {})[name] = value
+                    state.setdefault(int(number), {})[name] = like(value, weights[int(number)])
             optimiser.load_state_dict({**plain, "state": state})
         if self.average:
             for name, weight in self.average.weights.items():
                 weight.copy_(tensors.get(f"average.{name}", weight))
         self.step, self.best = int(meta["step"]), float(meta["best"])
-        _truncate(self.folder / "metrics.jsonl", self.step)
+        if self.team.first:
+            _truncate(self.folder / "metrics.jsonl", self.step)
+
+
+def _board(folder: Path) -> Any:
+    """A writer for TensorBoard below a run's folder; None without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
 
 
 def _truncate(path: Path, step: int) -> None:

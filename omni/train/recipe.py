@@ -19,6 +19,7 @@ class Recipe:
     part: str
     steps: int
     learning_rate: float
+    rates: dict[str, float] = field(default_factory=dict)  # learning rates of weights by the beginning of their names
     muon_learning_rate: float = 0.0  # 0: AdamW for everything
     warmup_steps: int = 100
     decay_fraction: float = 0.3  # the last part of the steps, over which the rate falls linearly to zero
@@ -27,6 +28,7 @@ class Recipe:
     average_decay: float = 0.0  # exponential moving average of the weights; 0: none
     accumulate: int = 1
     bfloat16: bool = True
+    checkpointing: bool = False  # language models of the full-size stages: activations are made again on the way back
     validate_every: int = 500
     save_every_s: float = 180.0
     export_best: bool = False  # export only when the validation score improves; else at every validation

@@ -147,6 +147,8 @@ def test_state_is_safetensors_and_nothing_is_pickled(spoken: Path, tmp_path: Pat
         head = path.read_bytes()[:2]
         assert not zipfile.is_zipfile(path), path
         assert head != b"\x80\x02", path  # a pickle
+        if path.parent.name == "tensorboard":
+            continue
         assert path.suffix in {".safetensors", ".jsonl", ".json", ".yaml", ".txt", ".png", ".f16"}, path
 
 
