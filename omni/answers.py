@@ -6,7 +6,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from omni.models.style import style_for
@@ -37,12 +39,33 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Embeddings and states [L, H] of the tokens that the language model has written of a reply, as it reads them."""
+
+    embeddings: Tensor
+    states: Tensor
+
+
+@dataclass(frozen=True)
 class Answer:
-    """A reply without sound, or its sentences so far, and its thought."""
+    """A reply without sound, or what there is of it so far, and its thought; `sentences` are whole.
+
+    `written` is there for voices that read the language model as it writes.
+    """
 
     reply: Reply
     thought: Thought
     sentences: tuple[Sentence, ...]
+    written: Written | None = None
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A voice that begins before a sentence is whole."""
+
+    def follow(self, answers: Iterator[Answer]) -> Iterator[np.ndarray]:
+        """Sound of a reply in pieces [n] while its answers come, float32 in [-1, 1]."""
+        ...
 
 
 class Answering(ABC):
@@ -56,7 +79,7 @@ class Answering(ABC):
     def answers(
         self, heard: Heard, perception: Perception, conversation: Conversation, seed: int = 0
     ) -> Iterator[Answer]:
-        """The reply as it grows: after each sentence all of it so far."""
+        """The reply as it grows: after each sentence, or more often, all of it so far."""
         if heard.understood:
             yield from self.think(heard, perception, conversation, seed)
         else:

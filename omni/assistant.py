@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omni.answers import Answer
+from omni.answers import Answer, Following
 from omni.anticipation import answered
 from omni.assemble import Parts, assemble, assemble_preset
 from omni.audio import io
@@ -107,7 +107,9 @@ class Assistant:
         return Audio(np.concatenate([*pieces, np.zeros(0, np.float32)]), self.parts.voice.sample_rate_hz)
 
     def _voice(self, answers: Iterable[Answer]) -> Iterator[np.ndarray]:
-        """The reply's sound in pieces; each sentence is spoken as soon as it is there."""
+        """The reply's sound in pieces; each sentence is spoken as soon as it is there, or even as it is written."""
+        if isinstance(self.parts.voice, Following):
+            return self.parts.voice.follow(iter(answers))
         return join(self._spoken(answers))
 
     def _spoken(self, answers: Iterable[Answer]) -> Iterator[Iterator[np.ndarray]]:

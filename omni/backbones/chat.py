@@ -32,7 +32,8 @@ voice style. Then answer aloud in one or two short sentences, under thirty words
 Take up what was really said. Follow the voice where it says something other than the words, with tact. Give facts when \
 facts are asked for and no comfort then. Never claim to be human, to feel, to remember for ever, or to do what a voice \
 assistant cannot do. No therapy phrases."""
-_LINES = {"need": "Need", "strategy": "Strategy", "intent": "Intent", "style": "Style"}
+#: The lines of the thought by the fields of a plan.
+LINES = {"need": "Need", "strategy": "Strategy", "intent": "Intent", "style": "Style"}
 _RELATION = {"agrees": "fits the words", "adds": "adds a feeling that the words leave out"}
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 
@@ -53,6 +54,40 @@ class _Reading:
 
     cache: DynamicCache
     logits: Tensor
+    state: Tensor | None = None  # [1, H] of the last token, where somebody asks for it
+
+
+class _Spoken:
+    """What was sampled of a reply: ids, their states where they are kept, the sentences that are whole."""
+
+    def __init__(self, responder: ChatResponder) -> None:
+        self._responder, self._told = responder, 0
+        self.ids: list[int] = []
+        self.states: list[Tensor] = []
+        self.sentences: list[Sentence] = []
+
+    @property
+    def text(self) -> str:
+        """All of it, up to the first new line."""
+        return self._responder._decode(self.ids).strip().split("\n")[0].strip()
+
+    def add(self, token: int) -> bool:
+        """Whether the reply goes on: not with a token that begins a new line."""
+        self.ids.append(token)
+        text = self._responder._decode(self.ids)
+        if "\n" in text.strip():
+            return False
+        done = [m.end() for m in _SENTENCE_END.finditer(text)]
+        if done and done[-1] > self._told and text[self._told : done[-1]].strip():
+            self.sentences.append(Sentence(text[self._told : done[-1]].strip()))
+            self._told = done[-1]
+        return True
+
+    def end(self) -> None:
+        """What is left is the last sentence."""
+        rest = self._responder._decode(self.ids)[self._told :].strip().split("\n")[0].strip()
+        if rest:
+            self.sentences.append(Sentence(rest))
 
 
 def user_message(heard: Heard, perception: Perception) -> str:
@@ -64,7 +99,7 @@ def user_message(heard: Heard, perception: Perception) -> str:
 
 def assistant_message(reply: Reply) -> str:
     """What the model wrote in an earlier turn."""
-    lines = [f"{name}: {getattr(reply.plan, field)}" for field, name in _LINES.items()]
+    lines = [f"{name}: {getattr(reply.plan, field)}" for field, name in LINES.items()]
     return "\n".join([*lines, f"Reply: {reply.text}"])
 
 
@@ -97,22 +132,24 @@ class ChatResponder(Answering):
 
     def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
         """See `Answering`."""
-        reading = self._begin(heard, perception, conversation)
+        plan, reading = self._plan(self._begin(heard, perception, conversation), perception)
+        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
+        style = style_for(plan.style, perception.intensity)
+        spoken = _Spoken(self)
+        for sentences in self._sentences(reading, seed, spoken):
+            whole = " ".join(s.text for s in sentences)
+            yield Answer(Reply(whole, plan, style), thought, tuple(sentences))
+
+    def _plan(self, reading: _Reading, perception: Perception) -> tuple[Plan, _Reading]:
+        """Write the lines of the plan and the name of the reply's."""
         chosen: dict[str, str] = {}
-        for number, (field, name) in enumerate(_LINES.items()):
+        for number, (field, name) in enumerate(LINES.items()):
             reading = self._read(self._plain(("\n" if number else "") + f"{name}:"), reading)
             allowed = (
                 FIELDS[field] if field != "style" else fitting_styles(perception.emotion, perception.probabilities)
             )
             chosen[field], reading = self._label(allowed, reading)
-        plan = Plan(**chosen)
-        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
-        style = style_for(plan.style, perception.intensity)
-        spoken: list[Sentence] = []
-        for text in self._sentences(self._read(self._plain("\nReply:"), reading), seed):
-            spoken.append(Sentence(text))
-            whole = " ".join(s.text for s in spoken)
-            yield Answer(Reply(whole, plan, style), thought, tuple(spoken))
+        return Plan(**chosen), self._read(self._plain("\nReply:"), reading)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -164,31 +201,37 @@ class ChatResponder(Answering):
 
     # -- answering -----------------------------------------------------------------------------------------------
 
-    def _sentences(self, reading: _Reading, seed: int) -> Iterator[str]:
-        """The reply's sentences as they are complete; it ends with the end mark, a new line or the last allowed token."""
+    def _sentences(self, reading: _Reading, seed: int, spoken: _Spoken) -> Iterator[list[Sentence]]:
+        """The reply's sentences so far, each time that one is whole."""
+        told = 0
+        for _ in self._sampled(reading, seed, spoken):
+            if len(spoken.sentences) > told:
+                told = len(spoken.sentences)
+                yield spoken.sentences
+        spoken.end()
+        if len(spoken.sentences) > told:
+            yield spoken.sentences
+        elif not told:
+            raise ModelError(
+                f"the language model wrote no words ({self._decode(spoken.ids)!r}); it is damaged, or no instruct model"
+            )
+
+    def _sampled(self, reading: _Reading, seed: int, spoken: _Spoken) -> Iterator[None]:
+        """Sample the reply into `spoken`; comes back after each token, before that token is read.
+
+        It ends with the end mark, a new line or the last allowed token.
+        """
         generator = torch.Generator().manual_seed(seed)
-        ids: list[int] = []
-        told, text = 0, ""
         empty = [*self.ends, *self._plain("\n")]
         reading.logits = reading.logits.index_fill(1, torch.tensor(empty), float("-inf"))  # something is said
         for _ in range(self.config.reply_tokens):
             token = int(nucleus(reading.logits, self.config.temperature, self.config.top_p, generator))
-            if token in self.ends:
-                break
-            ids.append(token)
-            text = self._decode(ids)
-            if "\n" in text.strip():
-                break
-            done = [m.end() for m in _SENTENCE_END.finditer(text)]
-            if done and done[-1] > told and text[told : done[-1]].strip():
-                yield text[told : done[-1]].strip()
-                told = done[-1]
+            if token in self.ends or not spoken.add(token):
+                return
+            yield
             reading = self._read([token], reading)
-        rest = self._decode(ids)[told:].strip().split("\n")[0].strip()
-        if rest:
-            yield rest
-        elif not told:
-            raise ModelError(f"the language model wrote no words ({text!r}); it is damaged, or no instruct model")
+            if reading.state is not None:
+                spoken.states.append(reading.state)
 
     def _decode(self, ids: list[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)

@@ -31,6 +31,10 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "codes": Kind("voice", "omni.backbones.code_voice", "CodeVoice"),
+    "empathy-listener": Kind("listener", "omni.backbones.empathy", "EmpathyListener"),
+    "empathy-perceiver": Kind("perceiver", "omni.backbones.empathy", "EmpathyPerceiver"),
+    "empathy-responder": Kind("responder", "omni.backbones.empathy", "EmpathyResponder"),
     "lpe-listener": Kind("listener", "omni.backbones.lpe", "LpeListener"),
     "lpe-perceiver": Kind("perceiver", "omni.backbones.lpe", "LpePerceiver"),
     "lpe-responder": Kind("responder", "omni.backbones.lpe", "LpeResponder"),

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from omni.audio.vad import segments
 from omni.backbones.chat import INSTRUCTION, ChatConfig, ChatResponder, _Reading, assistant_message
 from omni.backbones.local import pretrained
-from omni.backbones.speech_chat import FELT, HEARD, PERCEIVE_TASK, SOUND, SpeechChat
+from omni.backbones.speech_chat import FELT, HEARD, PERCEIVE_TASK, SOUND, STEPS_TASK, SpeechChat
 from omni.backbones.speech_hearing import LpeHearing
 from omni.backbones.speech_states import SAMPLE_RATE_HZ, WavlmStates
 from omni.errors import InputError, ModelError
@@ -33,7 +33,7 @@ from omni.turns import EMOTIONS, Audio, Conversation, Heard, Perception
 
 #: Ways of asking for the reply (LPE found the fixed steps best): all steps named; steps left open; no thought at all.
 PROMPTS: dict[str, str] = {
-    "steps": f"{PERCEIVE_TASK} Then decide how to answer, and answer.",
+    "steps": STEPS_TASK,
     "free": "Think about what is said and how the voice sounds, then answer.",
     "none": "Answer.",
 }

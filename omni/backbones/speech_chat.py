@@ -23,6 +23,7 @@ SOUND = "\x00sound\x00"
 HEARD, FELT = "Heard:", "Felt:"
 LISTEN_TASK = "Write down what is said."
 PERCEIVE_TASK = "Write down what is said, then how the voice sounds."
+STEPS_TASK = f"{PERCEIVE_TASK} Then decide how to answer, and answer."
 
 
 class SpeechChat(nn.Module):

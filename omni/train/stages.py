@@ -23,6 +23,8 @@ STAGES: dict[str, str] = {
     "voice_express": "omni.train.voice:VoiceTask",
     "lpe_listen": "omni.train.lpe:LpeTask",
     "lpe_perceive": "omni.train.lpe:LpeTask",
+    "empathy_respond": "omni.train.empathy_omni:RespondTask",
+    "empathy_speak": "omni.train.empathy_omni:SpeakTask",
     "vocoder": "omni.train.vocoding:VocoderTask",
 }
 

@@ -87,11 +87,9 @@ EMOTION_MODELS = {
 }
 
 
-@pytest.fixture(scope="session", params=EMOTION_MODELS)
-def emotion_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier of four emotions as IEMOCAP names them, on each of the three encoders."""
-    folder = tmp_path_factory.mktemp(request.param)
-    config_class, model_class = EMOTION_MODELS[request.param]
+def write_emotion_model(name: str, folder: Path) -> Path:
+    """A classifier of four emotions as IEMOCAP names them."""
+    config_class, model_class = EMOTION_MODELS[name]
     torch.manual_seed(3)
     config = config_class(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, conv_dim=(16, 16),
@@ -105,6 +103,18 @@ def emotion_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", params=EMOTION_MODELS)
+def emotion_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of emotions on each of the three encoders."""
+    return write_emotion_model(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session")
+def hubert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of emotions on HuBERT."""
+    return write_emotion_model("hubert", tmp_path_factory.mktemp("hubert"))
 
 
 #: ChatML, as Qwen's instruct models write a conversation.

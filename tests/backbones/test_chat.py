@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from omni.answers import UNCLEAR
-from omni.backbones.chat import ChatResponder, assistant_message, user_message
+from omni.backbones.chat import ChatResponder, _Spoken, assistant_message, user_message
 from omni.text import FIELDS
 from omni.turns import EMOTIONS, FITTING_STYLES, Conversation, Heard, Perception, Plan, Reply, Style, Turn
 
@@ -91,14 +91,15 @@ def test_the_reply_grows_by_sentences_and_follows_the_seed(responder: ChatRespon
 def test_sentences_are_cut_where_they_end(responder: ChatResponder, monkeypatch: pytest.MonkeyPatch) -> None:
     script = [*responder._plain(" That's hard. How old was he? Tell me"), next(iter(responder.ends))]
     monkeypatch.setattr("omni.backbones.chat.nucleus", lambda *_: torch.tensor([script.pop(0)]))
-    found = list(responder._sentences(responder._read(responder._plain("Reply:")), 0))
-    assert found == ["That's hard.", "How old was he?", "Tell me"]
+    *_, found = responder._sentences(responder._read(responder._plain("Reply:")), 0, _Spoken(responder))
+    assert [s.text for s in found] == ["That's hard.", "How old was he?", "Tell me"]
 
 
 def test_a_new_line_ends_the_reply(responder: ChatResponder, monkeypatch: pytest.MonkeyPatch) -> None:
     script = responder._plain(" Good. Yes\nNeed: none")
     monkeypatch.setattr("omni.backbones.chat.nucleus", lambda *_: torch.tensor([script.pop(0)]))
-    assert list(responder._sentences(responder._read(responder._plain("Reply:")), 0)) == ["Good.", "Yes"]
+    *_, found = responder._sentences(responder._read(responder._plain("Reply:")), 0, _Spoken(responder))
+    assert [s.text for s in found] == ["Good.", "Yes"]
 
 
 def test_earlier_turns_are_told(responder: ChatResponder) -> None:

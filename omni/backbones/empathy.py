@@ -1,0 +1,159 @@
+"""Empathy Omni at run time: one model hears, perceives, thinks and answers; its voice reads along (`code_voice.py`).
+
+Listener, perceiver and responder are three views of one `EmpathyChat`, as in `lpe.py`; the emotion is what the model itself
+would write down.
+Shapes: N samples, K slots, E emotions, L reply tokens, H language-model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from omni.answers import Answer, Written
+from omni.backbones.chat import ChatConfig, _Reading, _Spoken
+from omni.backbones.empathy_chat import EmpathyChat, load_empathy_chat
+from omni.backbones.lpe import LpeListener, LpePerceiver, LpeResponder
+from omni.backbones.speech_chat import FELT, HEARD
+from omni.errors import ModelError
+from omni.models.emotion_head import FIRST
+from omni.models.style import style_for
+from omni.phones import normalise
+from omni.text import Thought
+from omni.turns import EMOTIONS, Conversation, Heard, Perception, Reply
+
+TRAINED = "runs/1_respond/export"
+_LONGEST_TOKENS = 120
+
+
+#: The parts of a preset share one model.
+_loaded = lru_cache(maxsize=1)(load_empathy_chat)
+
+
+def shared(
+    folder: Path, dtype: torch.dtype, device: str, whisper: Path | None, wavlm: Path | None, adapters: str
+) -> EmpathyChat:
+    """The one model. ModelError if the preset does not name both speech encoders."""
+    if whisper is None or wavlm is None:
+        raise ModelError("name the speech encoders in the preset, under also: whisper and wavlm")
+    return _loaded(folder, whisper, wavlm, Path(adapters), dtype, device)
+
+
+class EmpathyListener(LpeListener):
+    """What the model writes of the sound. Its `Listening.layers` are the logits [1, E] of what it would write of the tone."""
+
+    chat: EmpathyChat
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        whisper: Path | None = None,
+        wavlm: Path | None = None,
+        adapters: str = TRAINED,
+    ) -> Any:
+        """From local folders; safetensors only, no code. `adapters` is the export of recipes/empathy_omni/1_respond.yaml."""
+        return cls(shared(folder, dtype, device, whisper, wavlm, adapters))
+
+    @torch.inference_mode()
+    def _window(self, samples: np.ndarray) -> tuple[str, float, Tensor, Tensor]:
+        slots = self.chat.hearing(samples).slots
+        ids = self.chat.asked(slots.shape[1]) + self.chat.plain(HEARD)
+        stops = {self.chat.plain("\n")[0], self.chat.ends}
+        written, confidence = self.chat.write(self.chat.embed(ids, [slots]), list(stops), _LONGEST_TOKENS)
+        text = normalise(str(self.chat.tokenizer.decode(written, skip_special_tokens=True)).split("\n")[0])
+        felt = self.chat.label_logits([*ids, *written, *self.chat.plain(f"\n{FELT}")], slots, EMOTIONS)
+        return text, confidence, slots, felt
+
+
+class EmpathyPerceiver(LpePerceiver):
+    """How likely the model is to write down each emotion."""
+
+    chat: EmpathyChat
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        whisper: Path | None = None,
+        wavlm: Path | None = None,
+        adapters: str = TRAINED,
+    ) -> Any:
+        """From local folders; safetensors only, no code. `adapters` is the export of recipes/empathy_omni/1_respond.yaml."""
+        return cls(shared(folder, dtype, device, whisper, wavlm, adapters))
+
+    @torch.inference_mode()
+    def perceive(self, samples: np.ndarray, layers: list[Tensor] | None = None) -> Perception:
+        """How a clip [N] sounds; `layers` are the logits that the listener has found already."""
+        if not layers or layers[0].shape[-1] != len(EMOTIONS):
+            layers = [EmpathyListener(self.chat)._window(np.asarray(samples, np.float32))[3]]
+        return super().perceive(samples, layers)
+
+
+class EmpathyResponder(LpeResponder):
+    """The thought and the reply after the sound itself, handed on every `FIRST` tokens with their states."""
+
+    chat: EmpathyChat
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        whisper: Path | None = None,
+        wavlm: Path | None = None,
+        adapters: str = TRAINED,
+        reply_tokens: int = 80,
+        temperature: float = 0.7,
+    ) -> EmpathyResponder:
+        """From local folders; safetensors only, no code."""
+        chat = shared(folder, dtype, device, whisper, wavlm, adapters)
+        return cls(chat, replace(ChatConfig(), reply_tokens=reply_tokens, temperature=temperature))
+
+    def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
+        """See `Answering`; more often than after each sentence."""
+        plan, reading = self._plan(self._begin(heard, perception, conversation), perception)
+        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
+        style = style_for(plan.style, perception.intensity)
+        spoken = _Spoken(self)
+
+        def answer() -> Answer:
+            return Answer(Reply(spoken.text, plan, style), thought, tuple(spoken.sentences), self._written(spoken))
+
+        handed = 0
+        for _ in self._sampled(reading, seed, spoken):
+            if len(spoken.states) >= handed + FIRST:
+                handed = len(spoken.states)
+                yield answer()
+        spoken.end()
+        if not spoken.sentences:
+            raise ModelError("the language model wrote no words; it is damaged, or was not trained for this")
+        yield answer()
+
+    def _written(self, spoken: _Spoken) -> Written:
+        """Of the tokens that were read so far; the last drawn one may be missing."""
+        states = torch.cat(spoken.states) if spoken.states else torch.zeros(0, self.chat.head.squeeze.in_features)
+        return Written(self.chat.embed(spoken.ids[: len(states)], [])[0], states)
+
+    @torch.inference_mode()
+    def _read(self, ids: Sequence[int], reading: _Reading | None = None, embeddings: Tensor | None = None) -> _Reading:
+        """As `ChatResponder`, the state of the last token kept."""
+        if embeddings is None:
+            embeddings = self.chat.embed(ids, [])
+        cache = reading.cache if reading else DynamicCache(config=self.model.config)
+        out = self.model.get_decoder()(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        state = out.last_hidden_state[:, -1]
+        return _Reading(cache, self.model.get_output_embeddings()(state).float().cpu(), state)  # type: ignore[misc]
