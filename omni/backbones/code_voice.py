@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ class CodeVoice:
                 return
 
             def written(first: Answer = first) -> Iterator[Written]:
-                yield from (a.written for a in (first, *answers) if a.written is not None)
+                yield from (a.written for a in chain([first], answers) if a.written is not None)
 
             yield from self._following(written())
 

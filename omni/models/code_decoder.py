@@ -181,7 +181,8 @@ class CodeStream:
     @torch.inference_mode()
     def push(self, embeddings: Tensor, states: Tensor) -> list[list[int]]:
         """More text [1, n, H]: the frames, C codes each, that may be written now."""
-        self.waiting += self.decoder.text(embeddings, states, self.emotion).split(1, dim=1)
+        if embeddings.shape[1]:
+            self.waiting += self.decoder.text(embeddings, states, self.emotion).split(1, dim=1)
         written: list[list[int]] = []
         # the last tokens wait for `finish`: after them it writes until the end
         while len(self.waiting) > self.decoder.config.read:

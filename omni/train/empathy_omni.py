@@ -196,9 +196,10 @@ class SpeakTask(_Stage):
         super().__init__(recipe, data)
         if not self.settings.start_from:
             raise ConfigError("data.start_from: stage 2 needs the run of stage 1")
-        models = (folder_of(m) for m in (self.settings.llm, self.settings.whisper, self.settings.wavlm))
+        llm, whisper, wavlm = (folder_of(m) for m in (self.settings.llm, self.settings.whisper, self.settings.wavlm))
         adapters = cache.parent / self.settings.start_from / "export"
-        self.chat = load_empathy_chat(*models, adapters, self.dtype, self.device).requires_grad_(False)
+        chat = load_empathy_chat(llm, whisper, wavlm, adapters, self.dtype, self.device)
+        self.chat = chat.requires_grad_(False)
         self.teacher = Teacher(self.settings.teacher, self.dtype, self.device)
         self.mimi = Mimi.load(folder_of(self.settings.mimi), torch.float32, self.device)
         fits = {"llm_width": self.chat.head.squeeze.in_features, "emotion": self.chat.head.emotion}

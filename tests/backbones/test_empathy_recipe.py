@@ -98,7 +98,12 @@ def test_the_share_of_the_heads_own_emotion_rises(
     task = SpeakTask(recipe, data, runs / "cache")
     batch = task.held[:2]
     given: list[torch.Tensor] = []
-    monkeypatch.setattr(task.decoder, "loss", lambda *args: given.append(args[2]) or (args[2].sum(), {}))
+
+    def loss(*args: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        given.append(args[2])
+        return args[2].sum(), {}
+
+    monkeypatch.setattr(task.decoder, "loss", loss)
     for step in (0, 100):
         task.loss(batch, step)
     true = task.teacher([x.reply_audio for x in batch if x.reply_audio])

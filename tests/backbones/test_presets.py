@@ -124,7 +124,7 @@ def test_a_part_that_cannot_be_loaded_is_one_message(cascade: Path, tmp_path: Pa
 
 def test_presets_with_mistakes_are_refused(cascade: Path, tmp_path: Path) -> None:
     for values, wrong in (
-        ({"kind": "vits"}, "responder cannot be 'vits'; choose from chat, lpe-responder, omni-mini"),
+        ({"kind": "vits"}, "responder cannot be 'vits'; choose from chat, empathy-responder, lpe-responder, omni-mini"),
         ({"options": {"tempo": 1}}, "responder takes no option 'tempo'; its options are reply_tokens, temperature"),
         ({"weights": "x"}, "unknown key 'weights'"),
     ):
