@@ -49,7 +49,8 @@ class Corpus:
     def row(self) -> str:
         """One line of `omni data get --list`."""
         size = f"{sum(a.size_bytes for a in self.parts.values()) / 1e9:.2f} GB" if self.parts else "by hand"
-        return f"{self.name:20} {size:>9}  {self.licence:18} {self.about}"
+        parts = f": {', '.join(self.parts)}" if len(self.parts) > 1 else ""
+        return f"{self.name:20} {size:>9}  {self.licence:18} {self.about}{parts}"
 
 
 def _librispeech(part: str, size_bytes: int, sha256: str) -> Archive:

@@ -190,8 +190,10 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
         (_unzip if zipfile.is_zipfile(path) else _untar)(path, aside, most_bytes)
         root = aside / archive.inside
         if not (root / archive.proof).exists():
+            path.unlink()
+            place = PurePosixPath(archive.inside, archive.proof)
             raise DataError(
-                f"{archive.name} holds no {archive.inside}/{archive.proof}; it is not laid out as published"
+                f"{archive.name} holds no {place} and was deleted; it is not what was published: fetch it again"
             )
         for entry in sorted(root.iterdir(), key=lambda e: e.name == archive.proof):
             if not (folder / entry.name).exists():
@@ -227,7 +229,7 @@ def _unzip(path: Path, folder: Path, most_bytes: int) -> None:
 
 def _check_total(total: int, most_bytes: int, path: Path) -> None:
     if total > most_bytes:
-        raise DataError(f"{path.name} would unpack to more than {most_bytes / 1e9:.1f} GB; make room or delete it")
+        raise DataError(f"{path} would unpack to more than {most_bytes / 1e9:.1f} GB; make room or delete it")
 
 
 def _check_inside(name: str, path: Path) -> None:
