@@ -1,4 +1,4 @@
-"""The command line: omni reply | hear | info | download | train | eval | bench | synth | words | pack.
+"""The command line: omni reply | hear | info | download | data | train | eval | bench | synth | words | pack.
 
 Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
 written; 5 weights or configuration; 6 data; 130 interrupted.
@@ -172,6 +172,36 @@ def _data(value: str | None) -> Path:
     return Path(chosen)
 
 
+def _data_get(options: argparse.Namespace) -> int:
+    from omni.data.catalogue import CORPORA, Corpus, find
+    from omni.data.fetching import get
+
+    def accepts(corpus: Corpus) -> bool:
+        print(f"{corpus.name}: {corpus.about}; licence {corpus.licence}; terms at {corpus.home}", flush=True)
+        if options.accept_licence or not sys.stdin.isatty():
+            return options.accept_licence
+        return input("Do you accept its licence? [y/N] ").strip().lower() in ("y", "yes")
+
+    if options.list:
+        print("\n".join(corpus.row() for corpus in CORPORA.values()))
+        return 0
+    if options.name is None:
+        raise UsageError("which corpus? give a name; omni data get --list shows all")
+    find(options.name)
+    get(options.name, _data(options.data), accepts)
+    return 0
+
+
+def _data_pack(options: argparse.Namespace) -> int:
+    from omni.data.manifest import read
+    from omni.data.shards import write_shards
+
+    clips = read(Path(options.manifest))
+    shards = write_shards(clips, Path(options.out), options.clips_per_shard)
+    print(f"{len(clips)} clips in {len(shards)} shards: {shards[0].parent}/shard-*.tar")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
     import torch
 
@@ -249,8 +279,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("-v", "--verbose", action="store_true", help="log what happens")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, action: Any, text: str, model: bool = True) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+    def command(
+        name: str, action: Any, text: str, model: bool = True, among: Any = commands
+    ) -> argparse.ArgumentParser:
+        made = among.add_parser(name, help=text, description=text)
         made.set_defaults(action=action)
         if model:
             made.add_argument(
@@ -276,6 +308,17 @@ def parser() -> argparse.ArgumentParser:
     for one in (reply, hear):
         one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
+    data = commands.add_parser("data", help="fetch corpora, pack them into shards", description="Corpora to train on.")
+    kinds = data.add_subparsers(dest="kind", required=True, metavar="COMMAND")
+    get = command("get", _data_get, "fetch a corpus whose terms allow it", model=False, among=kinds)
+    get.add_argument("name", nargs="?", help="a corpus, or a part of one: ravdess, librispeech/dev-clean")
+    get.add_argument("--data", help="data folder (default: OMNI_DATA)")
+    get.add_argument("--accept-licence", action="store_true", help="accept the corpus's licence without being asked")
+    get.add_argument("--list", action="store_true", help="all corpora, their size and licence")
+    shards = command("pack", _data_pack, "pack a manifest's clips into shards", model=False, among=kinds)
+    shards.add_argument("manifest")
+    shards.add_argument("out", help="a new folder")
+    shards.add_argument("--clips-per-shard", type=int, default=1000, help="default 1000")
     train = command("train", _train, "run a training recipe", model=False)
     train.add_argument("recipe")
     train.add_argument("--data", help="data folder (default: OMNI_DATA)")

@@ -102,15 +102,18 @@ def from_samples(
     return _finish(mono, rate_hz, name, config)
 
 
-def load_clip(path: Path, rate_hz: int = 16_000) -> np.ndarray:
+def load_clip(source: Path | bytes, rate_hz: int = 16_000, name: str | None = None) -> np.ndarray:
     """A whole recording of a corpus as mono float32 [N] at `rate_hz`, with its level and DC as they are; any length.
 
-    For trusted data; a query goes through `read_audio`. DataError names a clip that is missing or cannot be read.
+    `source` is the file or, from a shard, its bytes, for which `name` stands in messages. For trusted data; a query goes
+    through `read_audio`. DataError names a clip that is missing or cannot be read.
     """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        samples, from_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, from_hz = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}); mend the file or take it out of the manifest") from error
+        what = name or ("the sound" if isinstance(source, bytes) else source)
+        raise DataError(f"{what} cannot be read ({error}); mend the file or take it out of the manifest") from error
     return _resample(samples.mean(axis=1), from_hz, rate_hz)
 
 

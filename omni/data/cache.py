@@ -41,7 +41,7 @@ class FeatureCache:
 
         def features(item: tuple[int, Clip]) -> np.ndarray:
             index, clip = item
-            samples = load_clip(clip.audio)
+            samples = load_clip(clip.source, name=str(clip.audio))
             if variant is not None:
                 samples = variant(samples, index)
             return (

@@ -182,7 +182,7 @@ def _layered(listener: SpeechEncoder, samples: Tensor, span: slice) -> np.ndarra
 
 def load(clip: Clip, longest_s: float, seed: int) -> np.ndarray:
     """Samples [N] of a clip at 16 kHz, mono; of a longer one a piece of `longest_s` whose place the seed decides."""
-    sound = load_clip(clip.audio)
+    sound = load_clip(clip.source, name=str(clip.audio))
     wanted = round(longest_s * AudioConfig().sample_rate_hz)
     room = len(sound) - wanted
     start = random.Random(seed).randrange(room) if room > 0 else 0

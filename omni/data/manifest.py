@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from omni.errors import DataError
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording. `audio` absolute; `duration_s` 0 when the manifest does not say."""
+    """One recording. `audio` absolute; `duration_s` 0 when the manifest does not say.
+
+    `sound` is the recording's file itself where it came from a shard and not from a folder; `audio` then only names it.
+    """
 
     id: str
     audio: Path
@@ -23,6 +26,12 @@ class Clip:
     intensity: str | None = None
     duration_s: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    sound: bytes | None = field(default=None, repr=False)
+
+    @property
+    def source(self) -> Path | bytes:
+        """What `load_clip` reads."""
+        return self.audio if self.sound is None else self.sound
 
 
 _KNOWN = {"id", "audio", "speaker", "text", "emotion", "intensity", "duration_s"}
@@ -38,10 +47,7 @@ def read(path: Path) -> list[Clip]:
             continue
         try:
             row = json.loads(line)
-            known = {k: row[k] for k in _KNOWN & row.keys()}
-            clip = Clip(
-                **{**known, "audio": path.parent / row["audio"]}, extra={k: row[k] for k in row.keys() - _KNOWN}
-            )
+            clip = from_row(row, path.parent / row["audio"])
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}:{number}: not a clip ({error}); a row needs at least id, audio, speaker"
@@ -55,15 +61,26 @@ def read(path: Path) -> list[Clip]:
     return clips
 
 
+def from_row(row: dict[str, Any], audio: Path, sound: bytes | None = None) -> Clip:
+    """The clip of a row whose sound is elsewhere. TypeError where an id or a speaker is missing."""
+    known = {k: row[k] for k in _KNOWN & row.keys()}
+    return Clip(**{**known, "audio": audio}, extra={k: row[k] for k in row.keys() - _KNOWN}, sound=sound)
+
+
+def as_row(clip: Clip) -> dict[str, Any]:
+    """All that a row says of a clip but where its sound is."""
+    row = {k: v for k, v in vars(clip).items() if k not in ("audio", "sound", "extra") and v is not None}
+    return row | clip.extra
+
+
 def write(path: Path, clips: Iterable[Clip]) -> None:
     """Write a manifest whose audio paths are relative to its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for clip in clips:
-            row = asdict(clip)
-            row["audio"] = str(clip.audio.relative_to(path.parent))
-            row.update(row.pop("extra"))
-            file.write(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
+            row = as_row(clip)
+            row = {"id": row.pop("id"), "audio": str(clip.audio.relative_to(path.parent)), **row}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def by_speaker(clips: Iterable[Clip], held_out: set[str]) -> tuple[list[Clip], list[Clip]]:

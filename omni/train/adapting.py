@@ -124,7 +124,7 @@ class ListenPerceiveTask:
         vectors: list[np.ndarray] = []
         rows: list[list[int]] = []
         for clip in clips:
-            samples = load_clip(clip.audio)
+            samples = load_clip(clip.source, name=str(clip.audio))
             mel = log_mel(torch.from_numpy(samples))[None]
             out = self.encoder(mel, torch.tensor([mel.shape[1]]))
             states.append(out.states[0, : int(out.lengths[0])])

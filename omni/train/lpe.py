@@ -122,7 +122,7 @@ class LpeTask:
         return listen_perceive(text, emotion), {"perceive": float(text.detach()), "emotion": float(emotion.detach())}
 
     def _one(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        heard = self.model.hearing(load_clip(clip.audio))
+        heard = self.model.hearing(load_clip(clip.source, name=str(clip.audio)))
         text = self.model.log_loss(heard, PERCEIVE_TASK if self.perceives else LISTEN_TASK, self.target(clip))
         if not self.perceives or heard.emotion is None:
             return text, torch.zeros((), device=text.device)
@@ -135,7 +135,7 @@ class LpeTask:
         for clip in self.held:
             nats.append(float(self._one(clip)[0]))
             if self.perceives:
-                logits = self.model.hearing(load_clip(clip.audio)).emotion
+                logits = self.model.hearing(load_clip(clip.source, name=str(clip.audio))).emotion
                 wrong.append(EMOTIONS[int(logits.argmax())] != clip.emotion)
         found = {"nats": float(np.mean(nats))}
         return {**found, "emotion_missed": float(np.mean(wrong))} if wrong else found
