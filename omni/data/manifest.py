@@ -16,6 +16,7 @@ class Clip:
     """One recording. `audio` absolute; `duration_s` 0 when the manifest does not say.
 
     `sound` is the recording's file itself where it came from a shard and not from a folder; `audio` then only names it.
+    `reply_audio` and `reply_sound` are the same of a spoken reply to it.
     """
 
     id: str
@@ -27,14 +28,22 @@ class Clip:
     duration_s: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
     sound: bytes | None = field(default=None, repr=False)
+    reply_audio: Path | None = None
+    reply_sound: bytes | None = field(default=None, repr=False)
 
     @property
     def source(self) -> Path | bytes:
         """What `load_clip` reads."""
         return self.audio if self.sound is None else self.sound
 
+    @property
+    def reply_source(self) -> Path | bytes | None:
+        """What `load_clip` reads of the reply; None if it has no sound."""
+        return self.reply_audio if self.reply_sound is None else self.reply_sound
 
-_KNOWN = {"id", "audio", "speaker", "text", "emotion", "intensity", "duration_s"}
+
+_SOUNDS = {"audio", "sound", "reply_audio", "reply_sound", "extra"}
+_KNOWN = {"id", "speaker", "text", "emotion", "intensity", "duration_s"}
 
 
 def read(path: Path) -> list[Clip]:
@@ -47,7 +56,8 @@ def read(path: Path) -> list[Clip]:
             continue
         try:
             row = json.loads(line)
-            clip = from_row(row, path.parent / row["audio"])
+            spoken = row.get("reply_audio")
+            clip = from_row(row, path.parent / row["audio"], reply_audio=spoken and path.parent / spoken)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}:{number}: not a clip ({error}); a row needs at least id, audio, speaker"
@@ -61,15 +71,16 @@ def read(path: Path) -> list[Clip]:
     return clips
 
 
-def from_row(row: dict[str, Any], audio: Path, sound: bytes | None = None) -> Clip:
-    """The clip of a row whose sound is elsewhere. TypeError where an id or a speaker is missing."""
+def from_row(row: dict[str, Any], audio: Path, **sounds: Any) -> Clip:
+    """The clip of a row whose sound is elsewhere (`sounds`: see `Clip`). TypeError where an id or a speaker is missing."""
     known = {k: row[k] for k in _KNOWN & row.keys()}
-    return Clip(**{**known, "audio": audio}, extra={k: row[k] for k in row.keys() - _KNOWN}, sound=sound)
+    extra = {k: row[k] for k in row.keys() - _KNOWN - _SOUNDS}
+    return Clip(**{**known, "audio": audio}, extra=extra, **sounds)
 
 
 def as_row(clip: Clip) -> dict[str, Any]:
     """All that a row says of a clip but where its sound is."""
-    row = {k: v for k, v in vars(clip).items() if k not in ("audio", "sound", "extra") and v is not None}
+    row = {k: v for k, v in vars(clip).items() if k not in _SOUNDS and v is not None}
     return row | clip.extra
 
 
@@ -80,6 +91,8 @@ def write(path: Path, clips: Iterable[Clip]) -> None:
         for clip in clips:
             row = as_row(clip)
             row = {"id": row.pop("id"), "audio": str(clip.audio.relative_to(path.parent)), **row}
+            if clip.reply_audio:
+                row["reply_audio"] = str(clip.reply_audio.relative_to(path.parent))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -1,7 +1,8 @@
 """Shards: clips packed into tar files that are read from front to back, so that a corpus need not fit the disk.
 
 The WebDataset layout (Aizman et al. 2019, arXiv 2001.01858): `000000017.json`, the row of a manifest, then
-`000000017.flac`, the recording as it was. Rows and recordings are all that is decoded; a shard with anything else is refused.
+`000000017.flac`, the recording as it was, and `000000017.reply.flac`, a spoken reply to it where there is one. Rows and
+recordings are all that is decoded; a shard with anything else is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from omni.files import atomic_write
 
 #: Kinds of recordings that a shard may hold, by suffix.
 SUFFIXES = frozenset({"wav", "flac", "ogg", "opus", "mp3"})
+#: What the kind of a reply's recording begins with.
+_REPLY = "reply."
 #: The largest recording and the largest row that are read.
 LARGEST_SOUND_BYTES, LARGEST_ROW_BYTES = 200_000_000, 1_000_000
 #: Every tar ends with so many zero bytes.
@@ -61,20 +64,28 @@ def write_shards(clips: Iterable[Clip], folder: Path, clips_per_shard: int = 100
 
 
 def _add(tar: tarfile.TarFile, key: str, clip: Clip) -> None:
-    suffix = clip.audio.suffix.lower().lstrip(".")
-    if suffix not in SUFFIXES:
-        raise DataError(f"{clip.audio} cannot go into a shard; allowed are {', '.join(sorted(SUFFIXES))}: convert it")
-    try:
-        sound = clip.audio.read_bytes() if clip.sound is None else clip.sound
-    except OSError as error:
-        raise DataError(
-            f"{clip.audio} cannot be read ({error}); mend the file or take it out of the manifest"
-        ) from error
     row = json.dumps(as_row(clip), ensure_ascii=False, sort_keys=True).encode("utf-8")
-    for name, data in ((f"{key}.json", row), (f"{key}.{suffix}", sound)):
+    entries = [(f"{key}.json", row), (f"{key}.{_suffix(clip.audio)}", _bytes(clip.audio, clip.sound))]
+    if clip.reply_audio is not None:
+        entries.append((f"{key}.{_REPLY}{_suffix(clip.reply_audio)}", _bytes(clip.reply_audio, clip.reply_sound)))
+    for name, data in entries:
         entry = tarfile.TarInfo(name)  # its owner and time are zero
         entry.size = len(data)
         tar.addfile(entry, io.BytesIO(data))
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower().lstrip(".")
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path} cannot go into a shard; allowed are {', '.join(sorted(SUFFIXES))}: convert it")
+    return suffix
+
+
+def _bytes(path: Path, sound: bytes | None) -> bytes:
+    try:
+        return path.read_bytes() if sound is None else sound
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}); mend the file or take it out of the manifest") from error
 
 
 def list_shards(pattern: str) -> list[str]:
@@ -203,7 +214,7 @@ def _open(shard: str) -> BinaryIO:
 def _allowed(name: str, shard: str) -> bool:
     """True, or DataError: webdataset asks it before it reads an entry."""
     _, dot, suffix = name.rpartition("/")[2].partition(".")
-    if not dot or suffix.lower() not in SUFFIXES | {"json"}:
+    if not dot or suffix.lower().removeprefix(_REPLY) not in SUFFIXES | {"json"} or suffix.lower() == f"{_REPLY}json":
         raise DataError(
             f"{shard} holds {name!r}; only rows (.json) and recordings ({', '.join(sorted(SUFFIXES))}) are read: pack it "
             "again without"
@@ -214,15 +225,19 @@ def _allowed(name: str, shard: str) -> bool:
 def _clip(sample: dict[str, Any]) -> Clip:
     key, shard = sample["__key__"], sample["__url__"]
     kinds = [k for k in sample if k in SUFFIXES]
-    if "json" not in sample or len(kinds) != 1:
-        raise DataError(f"{shard}: {key} needs one row (.json) and one recording; pack it again")
-    sound = sample[kinds[0]]
+    replies = [k for k in sample if k.startswith(_REPLY)]
+    if "json" not in sample or len(kinds) != 1 or len(replies) > 1:
+        raise DataError(f"{shard}: {key} needs one row (.json), one recording, and at most one reply's; pack it again")
+    sound = max((sample[k] for k in (*kinds, *replies)), key=len)
     if len(sound) > LARGEST_SOUND_BYTES or len(sample["json"]) > LARGEST_ROW_BYTES:
         raise DataError(
             f"{shard}: {key} has {len(sound) / 1e6:.1f} MB of sound and {len(sample['json']) / 1e6:.1f} MB of text; at "
             f"most {LARGEST_SOUND_BYTES / 1e6:.0f} and {LARGEST_ROW_BYTES / 1e6:.0f} MB are read; cut it into shorter clips"
         )
     try:
-        return from_row(json.loads(sample["json"]), Path(shard) / f"{key}.{kinds[0]}", sound)
+        sounds = {"sound": sample[kinds[0]]}
+        for kind in replies:
+            sounds |= {"reply_audio": Path(shard) / f"{key}.{kind}", "reply_sound": sample[kind]}
+        return from_row(json.loads(sample["json"]), Path(shard) / f"{key}.{kinds[0]}", **sounds)
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{shard}: {key}.json is not a clip ({error}); a row needs at least id and speaker") from error

@@ -11,7 +11,7 @@ model's states. The emotion it is given is the reference's at first, the head's 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,16 @@ from omni.errors import ConfigError, DataError
 from omni.hub import folder_of
 from omni.models.code_decoder import CodeDecoder, CodeDecoderConfig
 from omni.phones import normalise
-from omni.train.exchanges import Mixture, Spoken, load_exchanges
+from omni.train.exchanges import Spoken, drawn, load_exchanges, streamed
 from omni.train.losses import emotion_vector
 from omni.train.recipe import Recipe
+from omni.train.streams import Batches, grouped, is_shards, mixed, place
 
 
 @dataclass(frozen=True)
 class EmpathyData:
-    """The `data` block: manifests below --data with their weights in the mixture, published models by name or folder."""
+    """The `data` block: manifests and shards (`DIR/shard-*.tar`) below --data with their weights in the mixture, published
+    models by name or folder."""
 
     exchanges: dict[str, float]
     llm: str = "Qwen/Qwen2.5-7B-Instruct"
@@ -58,6 +60,7 @@ class EmpathyData:
     batch_s: float = 40.0  # seconds of queries in a batch
     batch_exchanges: int = 16
     longest_s: float = 30.0
+    validation: str = ""  # a manifest of its own to validate on; needed where all exchanges come in shards
     validation_exchanges: int = 48
     inner: int = 2048
     merge: bool = False  # stage 1: export the language model with its low-rank layers added, beside them
@@ -74,9 +77,9 @@ class Teacher:
     def width(self) -> int:
         return int(self.perceiver.model.config.hidden_size)
 
-    def __call__(self, sounds: Sequence[Path]) -> Tensor:
-        """Files of sound [B] to vectors [B, E]."""
-        found = [self.perceiver.perceive(load_clip(path)).vector for path in sounds]
+    def __call__(self, sounds: Sequence[Path | bytes]) -> Tensor:
+        """Files of sound [B], or their bytes, to vectors [B, E]."""
+        found = [self.perceiver.perceive(load_clip(source)).vector for source in sounds]
         made = torch.stack([torch.as_tensor(np.asarray(v)) for v in found])
         return F.layer_norm(made, made.shape[1:])
 
@@ -93,26 +96,59 @@ class _Stage:
         self.dtype = chosen_dtype("auto", self.device)
         torch.manual_seed(recipe.seed)
         held_out = set(self.settings.held_out_speakers)
-        parts = {
-            name: self._usable(load_exchanges(data / name, self.settings.longest_s)) for name in self.settings.exchanges
-        }
-        kept = {name: [x for x in found if x.query.speaker not in held_out] for name, found in parts.items()}
-        self.mixture = Mixture(self.settings.exchanges, kept, recipe.seed)
+        parts = {n: self._listed(data / n) for n in self.settings.exchanges if not is_shards(n)}
+        self.kept = {n: [x for x in found if x.query.speaker not in held_out] for n, found in parts.items()}
         held = [x for found in parts.values() for x in found if x.query.speaker in held_out]
-        self.held = (held or [x for found in kept.values() for x in found])[: self.settings.validation_exchanges]
+        if self.settings.validation:
+            held = self._listed(data / self.settings.validation)
+        if not held and not any(self.kept.values()):
+            raise ConfigError("data.validation: shards are read in turn; name a manifest of held-out exchanges here")
+        if nothing := [n for n, found in self.kept.items() if not found]:
+            raise DataError(f"{nothing[0]}: every exchange is of a held-out speaker; nothing is left to train on")
+        self.held = (held or [x for found in self.kept.values() for x in found])[: self.settings.validation_exchanges]
+        self._data = data
+        self._streamed = Batches(self._begin) if any(map(is_shards, self.settings.exchanges)) else None
 
-    def _usable(self, exchanges: list[Spoken]) -> list[Spoken]:
-        return exchanges
+    def _listed(self, path: Path) -> list[Spoken]:
+        found = [x for x in load_exchanges(path, self.settings.longest_s) if self._usable(x)]
+        if not found:
+            raise DataError(f"{path}: no exchange has a reply_audio; this stage learns from the replies' sound")
+        return found
+
+    def _usable(self, exchange: Spoken) -> bool:
+        return True
+
+    def _begin(self) -> Iterator[list[Spoken]]:
+        """Batches from the first one on, where some of them come in shards."""
+        return self._grouped(random.Random(f"{self.recipe.seed}:{place()}"))
+
+    def _grouped(self, chance: random.Random) -> Iterator[list[Spoken]]:
+        """Exchanges by weight, whose queries last about `batch_s` together."""
+        settings = self.settings
+        streams: dict[str, Iterator[Spoken]] = {}
+        for name in settings.exchanges:
+            if is_shards(name):
+                where = name if "://" in name else str(self._data / name)
+                streams[name] = filter(self._wanted, streamed(where, self.recipe.seed, settings.longest_s))
+            else:
+                streams[name] = drawn(self.kept[name], chance)
+        one = mixed(settings.exchanges, streams, chance)
+        return grouped(one, settings.batch_s, settings.batch_exchanges, lambda x: x.query.duration_s)
+
+    def _wanted(self, exchange: Spoken) -> bool:
+        return self._usable(exchange) and exchange.query.speaker not in self.settings.held_out_speakers
 
     def batch(self, step: int) -> list[Spoken]:
-        """Exchanges whose queries last about `batch_s` together, drawn by the step and the seed."""
-        return self.mixture.draw(step, self.settings.batch_s, self.settings.batch_exchanges)
+        """Batch number `step`, a function of the number and the seed."""
+        if self._streamed:
+            return self._streamed(step)
+        return next(self._grouped(random.Random(self.recipe.seed * 50_021 + step)))
 
     def told(self, chat: EmpathyChat, batch: Sequence[Spoken]) -> list[Exchange]:
         """Exchanges as the language model reads and writes them. Each query goes through the encoders alone."""
         return [
             Exchange(
-                chat.hearing(load_clip(x.query.audio)).slots,
+                chat.hearing(load_clip(x.query.source)).slots,
                 thought_pieces(normalise(x.query.text or ""), x.query.emotion or "", x.plan),
                 x.reply,
             )
@@ -154,13 +190,13 @@ class RespondTask(_Stage):
 
     def _felt(self, batch: list[Spoken], understood: Understood) -> tuple[Tensor, Tensor, Tensor]:
         """The emotion's loss, what the head said and what it should have said [B', E]."""
-        rows = [row for row, x in enumerate(batch) if x.reply_audio is not None]
+        rows = [row for row, x in enumerate(batch) if x.reply_sound is not None]
         if not rows:
             nothing = torch.zeros(0, self.teacher.width)
             return torch.zeros((), device=understood.nats.device), nothing, nothing
         counts = understood.tokens[rows]
         said = torch.stack([self.model.head(understood.states[None, r, :n])[0] for r, n in zip(rows, counts.tolist())])
-        target = self.teacher([x.reply_audio for x in batch if x.reply_audio is not None]).to(said.device)
+        target = self.teacher([x.reply_sound for x in batch if x.reply_sound is not None]).to(said.device)
         return emotion_vector(said.float(), target.float()), said.detach().cpu(), target.cpu()
 
     def validate(self) -> dict[str, float]:
@@ -205,11 +241,8 @@ class SpeakTask(_Stage):
         fits = {"llm_width": self.chat.head.squeeze.in_features, "emotion": self.chat.head.emotion}
         self.model: nn.Module = CodeDecoder(build(CodeDecoderConfig, {**recipe.model, **fits}, "model")).to(self.device)
 
-    def _usable(self, exchanges: list[Spoken]) -> list[Spoken]:
-        found = [x for x in exchanges if x.reply_audio is not None]
-        if not found:
-            raise DataError("no exchange has a reply_audio; this stage learns from the replies' sound")
-        return found
+    def _usable(self, exchange: Spoken) -> bool:
+        return exchange.reply_sound is not None
 
     @property
     def decoder(self) -> CodeDecoder:
@@ -223,7 +256,7 @@ class SpeakTask(_Stage):
 
     def _loss(self, batch: list[Spoken], own: float, chance: random.Random) -> tuple[Tensor, dict[str, float]]:
         """`own`: the chance that a reply gets the emotion that the head says."""
-        sounds = [x.reply_audio for x in batch if x.reply_audio is not None]
+        sounds = [x.reply_sound for x in batch if x.reply_sound is not None]
         with torch.no_grad():
             understood = self.chat.understand(self.told(self.chat, batch))
             rows = zip(understood.states.split(1), understood.tokens.tolist())
@@ -238,9 +271,9 @@ class SpeakTask(_Stage):
         texts = (understood.embeddings.float(), understood.states.float())
         return self.decoder.loss(*texts, emotion, padded, understood.tokens, frames)
 
-    def _codes(self, path: Path) -> Tensor:
+    def _codes(self, source: Path | bytes) -> Tensor:
         """Codes [C, T] of a reply's sound."""
-        sound = torch.from_numpy(load_clip(path))[None].to(self.device)
+        sound = torch.from_numpy(load_clip(source))[None].to(self.device)
         at = resample(sound, SAMPLE_RATE_HZ, self.mimi.sample_rate_hz)
         return self.mimi.encode(at, self.decoder.config.codebooks)[0]
 

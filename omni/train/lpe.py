@@ -8,6 +8,7 @@ No reply is ever trained: express is a prompt.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +33,14 @@ from omni.hub import folder_of
 from omni.phones import normalise
 from omni.train.losses import listen_perceive
 from omni.train.recipe import Recipe
+from omni.train.streams import Batches, endless, grouped, is_shards, mixed, place
 from omni.turns import EMOTIONS
 
 
 @dataclass(frozen=True)
 class LpeData:
-    """The `data` block: manifests below --data (or a folder of RAVDESS), published models by name or folder."""
+    """The `data` block: manifests below --data (or a folder of RAVDESS), or shards (`DIR/shard-*.tar`); published models by
+    name or folder."""
 
     clips: list[str]
     llm: str = "Qwen/Qwen2.5-7B-Instruct"
@@ -46,6 +49,7 @@ class LpeData:
     start_from: str = ""  # stage 2: the run of stage 1
     batch_s: float = 60.0  # seconds of speech in a batch
     longest_s: float = 20.0
+    validation: str = ""  # a manifest of its own to validate on; needed with shards
     validation_clips: int = 48
     inner: int = 512
 
@@ -69,14 +73,32 @@ class LpeTask:
             weight.requires_grad_(False)
         for weight in trained.parameters():
             weight.requires_grad_(True)
-        clips = [c for name in self.settings.clips for c in _read(data / name)]
-        self.clips, held = by_speaker([c for c in clips if self._usable(c)], set(self.settings.held_out_speakers))
-        if not self.clips:
-            missing = "text and an emotion" if self.perceives else "text"
-            raise DataError(
-                f"no clip of {', '.join(self.settings.clips)} has {missing}; this stage needs both words and sound"
+        shards = [n for n in self.settings.clips if is_shards(n)]
+        if shards and len(shards) < len(self.settings.clips):
+            raise ConfigError(
+                "data.clips: shards and manifests cannot be mixed here; pack the manifests (omni data pack)"
             )
-        self.held = held[: self.settings.validation_clips] or self.clips[:4]
+        held_out = set(self.settings.held_out_speakers)
+        listed = [self.settings.validation] if self.settings.validation else [] if shards else self.settings.clips
+        clips, held = by_speaker([c for n in listed for c in _read(data / n) if self._usable(c)], held_out)
+        if not clips and not held:
+            missing = "text and an emotion" if self.perceives else "text"
+            named = ", ".join(listed) or "data.validation (shards need a manifest there)"
+            raise DataError(f"no clip of {named} has {missing}; this stage needs both words and sound")
+        self.clips = clips
+        self.held = held[: self.settings.validation_clips] or clips[:4]
+        self._streamed = Batches(lambda: self._begin(data, shards)) if shards else None
+
+    def _begin(self, data: Path, shards: list[str]) -> Iterator[list[Clip]]:
+        """Batches of shards from the first one on, one pattern after the other clip by clip."""
+        streams = {
+            n: filter(self._wanted, endless(n if "://" in n else str(data / n), self.recipe.seed)) for n in shards
+        }
+        one = mixed(dict.fromkeys(shards, 1.0), streams, random.Random(f"{self.recipe.seed}:{place()}"))
+        return grouped(one, self.settings.batch_s, 256, lambda c: c.duration_s)
+
+    def _wanted(self, clip: Clip) -> bool:
+        return self._usable(clip) and clip.speaker not in self.settings.held_out_speakers
 
     def _chat(self) -> SpeechChat:
         folder, device = folder_of(self.settings.llm), chosen_device()
@@ -95,6 +117,8 @@ class LpeTask:
 
     def batch(self, step: int) -> list[Clip]:
         """Clips of about `batch_s` seconds together, drawn by the step and the seed."""
+        if self._streamed:
+            return self._streamed(step)
         draw = random.Random(self.recipe.seed * 50_021 + step)
         found = [draw.choice(self.clips)]
         while sum(c.duration_s for c in found) < self.settings.batch_s and len(found) < 256:

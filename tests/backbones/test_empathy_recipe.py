@@ -106,14 +106,14 @@ def test_the_share_of_the_heads_own_emotion_rises(
     monkeypatch.setattr(task.decoder, "loss", loss)
     for step in (0, 100):
         task.loss(batch, step)
-    true = task.teacher([x.reply_audio for x in batch if x.reply_audio])
+    true = task.teacher([x.reply_sound for x in batch if x.reply_sound])
     torch.testing.assert_close(given[0], true)
     assert not torch.allclose(given[1], true, atol=1e-2)
 
 
 def test_nothing_flows_back_into_the_teacher(data: Path, models: dict, tmp_path: Path) -> None:
     task = RespondTask(twin("1_respond.yaml", models), data, tmp_path / "cache")
-    vectors = task.teacher([x.reply_audio for x in task.held if x.reply_audio])
+    vectors = task.teacher([x.reply_sound for x in task.held if x.reply_sound])
     assert not vectors.requires_grad
     torch.testing.assert_close(vectors.mean(1), torch.zeros(len(vectors)), atol=1e-5, rtol=0)
     torch.testing.assert_close(vectors.var(1, unbiased=False), torch.ones(len(vectors)), atol=1e-2, rtol=0)
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_named(runs: Path, data: Path, models: dict, tmp_pa
 
 def test_a_loss_without_reply_sound_leaves_the_emotion_out(data: Path, models: dict, tmp_path: Path) -> None:
     task = RespondTask(twin("1_respond.yaml", models), data, tmp_path / "cache")
-    silent = [replace(x, reply_audio=None) for x in task.held[:2]]
+    silent = [replace(x, reply_sound=None) for x in task.held[:2]]
     loss, figures = task.loss(silent, 0)
     assert figures["emotion"] == 0.0
     assert float(loss.detach()) == pytest.approx(figures["text"])

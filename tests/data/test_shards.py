@@ -59,6 +59,19 @@ def test_a_round_trip_equals_the_manifest(clips: list[Clip], pattern: str) -> No
         assert np.array_equal(load_clip(read.source), load_clip(packed.source))
 
 
+def test_a_reply_travels_with_its_query(clips: list[Clip], tmp_path: Path) -> None:
+    folder = clips[0].audio.parent.parent
+    spoken = [replace(c, reply_audio=r.audio) for c, r in zip(clips[:3], clips[3:6], strict=True)]
+    manifest.write(folder / "spoken.jsonl", spoken)
+    assert manifest.read(folder / "spoken.jsonl") == spoken
+    write_shards(spoken, tmp_path / "spoken", 2)
+    found = {c.id: c for c in read_shards(f"{tmp_path}/spoken/*.tar")}
+    for clip in spoken:
+        assert clip.reply_audio is not None
+        assert found[clip.id].reply_source == clip.reply_audio.read_bytes()
+        assert found[clip.id].source == clip.audio.read_bytes()
+
+
 def test_the_same_clips_give_the_same_bytes(clips: list[Clip], pattern: str, tmp_path: Path) -> None:
     again = write_shards(iter(clips), tmp_path / "again", CLIPS_PER_SHARD)
     assert [p.name for p in again] == [f"shard-{n:06}.tar" for n in range(6)]
@@ -108,7 +121,7 @@ def test_skipping_goes_on_identically(pattern: str, skip: int, buffer_clips: int
 
 def test_skipped_clips_are_not_decoded(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    monkeypatch.setattr("omni.data.shards.from_row", lambda row, *_: decoded.append(row["id"]))
+    monkeypatch.setattr("omni.data.shards.from_row", lambda row, *_, **__: decoded.append(row["id"]))
     list(read_shards(pattern, skip=20))
     assert len(decoded) == CLIPS - 20
 
