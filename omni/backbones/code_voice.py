@@ -33,6 +33,8 @@ WEIGHTS, ABOUT = "decoder.safetensors", "decoder.yaml"
 SPOKEN = "runs/2_speak/export"
 #: A reply is at most this long, for a decoder that does not find its end.
 LONGEST_FRAMES = 400
+#: Frames that are decoded together after the first one: fewer calls, pieces of 320 ms.
+GROUP_FRAMES = 4
 
 
 def save_decoder(decoder: CodeDecoder, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -126,31 +128,35 @@ class CodeVoice:
     def _following(self, written: Iterator[Written]) -> Iterator[np.ndarray]:
         """Sound of what is written, each time all of it so far. The first FIRST tokens say how it shall sound."""
         sound = self.mimi.stream()
+        group: list[list[int]] = []
+        most = 1  # the first frame is heard at once
+        for frame in self._frames(written):
+            group.append(frame)
+            if len(group) == most:
+                yield self._decoded(sound, group)
+                group, most = [], GROUP_FRAMES
+        if group:
+            yield self._decoded(sound, group)
+
+    def _frames(self, written: Iterator[Written]) -> Iterator[list[int]]:
         stream: CodeStream | None = None
         now: Written | None = None
         read = 0
         for now in written:
             if len(now.states) >= FIRST:
                 stream = stream or self._stream(now)
-                frames = stream.push(now.embeddings[None, read:], now.states[None, read:])
+                yield from stream.push(now.embeddings[None, read:], now.states[None, read:])
                 read = len(now.states)
-                yield from self._decoded(sound, frames)
         if now is None or not len(now.states):
             return
-        if stream is None:
-            stream = self._stream(now)
-        stream.push(now.embeddings[None, read:], now.states[None, read:])
-        made = 0
-        while not stream.done and made < LONGEST_FRAMES:
-            frames = stream.finish(self.decoder.config.write)
-            made += len(frames)
-            yield from self._decoded(sound, frames)
+        stream = stream or self._stream(now)
+        yield from stream.push(now.embeddings[None, read:], now.states[None, read:])
+        yield from stream.finish(LONGEST_FRAMES)
 
     def _stream(self, now: Written) -> CodeStream:
         emotion = self.chat.head(now.states[None])
         return self.decoder.stream(emotion.to(self.decoder.begin.dtype), self.seed)
 
-    def _decoded(self, sound: MimiStream, frames: list[list[int]]) -> Iterator[np.ndarray]:
-        if frames:
-            codes = torch.tensor(frames, device=self.decoder.begin.device).T[None]
-            yield sound.push(codes)[0].float().clamp(-1, 1).cpu().numpy()
+    def _decoded(self, sound: MimiStream, frames: list[list[int]]) -> np.ndarray:
+        codes = torch.tensor(frames, device=self.decoder.begin.device).T[None]
+        return sound.push(codes)[0].float().clamp(-1, 1).cpu().numpy()

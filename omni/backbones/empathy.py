@@ -103,7 +103,7 @@ class EmpathyPerceiver(LpePerceiver):
 
 
 class EmpathyResponder(LpeResponder):
-    """The thought and the reply after the sound itself, handed on every `FIRST` tokens with their states."""
+    """The thought and the reply after the sound itself, handed on with their states from the first `FIRST` tokens on."""
 
     chat: EmpathyChat
 
@@ -124,7 +124,7 @@ class EmpathyResponder(LpeResponder):
         return cls(chat, replace(ChatConfig(), reply_tokens=reply_tokens, temperature=temperature))
 
     def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
-        """See `Answering`; more often than after each sentence."""
+        """See `Answering`; after each token."""
         plan, reading = self._plan(self._begin(heard, perception, conversation), perception)
         thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
         style = style_for(plan.style, perception.intensity)
@@ -133,10 +133,8 @@ class EmpathyResponder(LpeResponder):
         def answer() -> Answer:
             return Answer(Reply(spoken.text, plan, style), thought, tuple(spoken.sentences), self._written(spoken))
 
-        handed = 0
         for _ in self._sampled(reading, seed, spoken):
-            if len(spoken.states) >= handed + FIRST:
-                handed = len(spoken.states)
+            if len(spoken.states) >= FIRST:
                 yield answer()
         spoken.end()
         if not spoken.sentences:

@@ -11,6 +11,7 @@ S = L + T + 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -179,23 +180,21 @@ class CodeStream:
         self.done = False
 
     @torch.inference_mode()
-    def push(self, embeddings: Tensor, states: Tensor) -> list[list[int]]:
-        """More text [1, n, H]: the frames, C codes each, that may be written now."""
+    def push(self, embeddings: Tensor, states: Tensor) -> Iterator[list[int]]:
+        """More text [1, n, H]: the frames, C codes each, that may be written now, one by one."""
         if embeddings.shape[1]:
             self.waiting += self.decoder.text(embeddings, states, self.emotion).split(1, dim=1)
-        written: list[list[int]] = []
         # the last tokens wait for `finish`: after them it writes until the end
         while len(self.waiting) > self.decoder.config.read:
             self._read(self.decoder.config.read)
-            written += self._write(self.decoder.config.write)
-        return written
+            yield from self._write(self.decoder.config.write)
 
     @torch.inference_mode()
-    def finish(self, most: int) -> list[list[int]]:
+    def finish(self, most: int) -> Iterator[list[int]]:
         """The rest, after the last of the text: at most `most` frames."""
         if self.waiting:
             self._read(len(self.waiting))
-        return self._write(most)
+        yield from self._write(most)
 
     def _read(self, count: int) -> None:
         self._step(torch.cat(self.waiting[:count], dim=1))
@@ -205,17 +204,18 @@ class CodeStream:
         out = self.decoder.main(inputs_embeds=x, past_key_values=self.cache, use_cache=True)
         return out.last_hidden_state[:, -1]
 
-    def _write(self, count: int) -> list[list[int]]:
-        written: list[list[int]] = []
-        while len(written) < count and not self.done:
+    def _write(self, count: int) -> Iterator[list[int]]:
+        for _ in range(count):
+            if self.done:
+                return
             state = self._step(self.last)
             first = self._draw(self.decoder.head(state))
             if first == self.decoder.end:
                 self.done = True
-                break
-            written.append(self._frame(state, first))
-            self.last = self.decoder.frames(torch.tensor(written[-1], device=state.device)[None, :, None])
-        return written
+                return
+            frame = self._frame(state, first)
+            self.last = self.decoder.frames(torch.tensor(frame, device=state.device)[None, :, None])
+            yield frame
 
     def _frame(self, state: Tensor, first: int) -> list[int]:
         """All codes of a frame from the main transformer's state [1, D] and its first code."""

@@ -125,11 +125,7 @@ def test_what_is_followed_is_what_one_sequence_gives(assistant: Assistant) -> No
     last = answers[-1].written
     assert last is not None
     stream: CodeStream = voice.decoder.stream(voice.chat.head(last.states[None]), voice.seed)
-    frames = stream.push(last.embeddings[None], last.states[None])
-    made = 0
-    while not stream.done and made < 40:
-        new = stream.finish(voice.decoder.config.write)
-        frames, made = frames + new, made + len(new)
+    frames = [*stream.push(last.embeddings[None], last.states[None]), *stream.finish(40)]
     whole = voice.mimi.decode(torch.tensor(frames).T[None])[0]
     np.testing.assert_allclose(sound, whole.clamp(-1, 1).numpy(), atol=2e-5)
 

@@ -52,10 +52,10 @@ def test_a_stream_writes_what_training_would_have_it_write(decoder: CodeDecoder,
     stream = decoder.stream(emotion, temperature=0.0)
     frames, at = [], 0
     for count in pieces:
-        frames += stream.push(embeddings[:, at : at + count], states[:, at : at + count])
+        frames += list(stream.push(embeddings[:, at : at + count], states[:, at : at + count]))
         at += count
     early = len(frames)
-    frames += stream.finish(11)
+    frames += list(stream.finish(11))
     assert early == 9 or stream.done  # three turns of two tokens and three frames
     codes = torch.tensor(frames).T[None]
     order = torch.tensor([schedule(7, len(frames) + 1, 2, 3)])
@@ -115,7 +115,7 @@ def test_emotion_changes_nothing_at_first_and_can_be_learned() -> None:
     assert decoder.adapt.modulation.weight.abs().sum() > 0
     decoder.eval()
     stream = decoder.stream(emotion, temperature=0.0)
-    written = stream.push(embeddings, states) + stream.finish(20)
+    written = list(stream.push(embeddings, states)) + list(stream.finish(20))
     assert stream.done
     assert written == codes[0].T.tolist()
 
@@ -127,7 +127,7 @@ def test_the_seed_decides_what_is_drawn(decoder: CodeDecoder) -> None:
     def written(seed: int) -> list[list[int]]:
         embeddings, states, emotion = text(6)
         stream = decoder.stream(emotion, seed=seed, temperature=1.0, top_p=1.0)
-        return stream.push(embeddings, states) + stream.finish(8)
+        return list(stream.push(embeddings, states)) + list(stream.finish(8))
 
     assert written(1) == written(1)
     assert len({str(written(s)) for s in range(4)}) > 1
