@@ -222,6 +222,8 @@ def _eval(options: argparse.Namespace) -> int:
     from omni import evaluation
 
     nisqa = Path(options.nisqa) if options.nisqa else None
+    if options.preset and options.out == "docs":
+        raise UsageError("docs/ holds the figures of omni-mini; name another folder: --out runs/eval")
     figures = evaluation.run(
         options.suites,
         _data(options.data),
@@ -231,6 +233,8 @@ def _eval(options: argparse.Namespace) -> int:
         options.seed,
         nisqa,
         Path(options.keep) if options.keep else None,
+        options.preset,
+        options.device,
     )
     print(json.dumps(figures, indent=2, default=str))
     return 0
@@ -305,7 +309,8 @@ def parser() -> argparse.ArgumentParser:
     download = command("download", _download, "fetch the published models of a preset", model=False)
     download.add_argument("preset", help="name of a preset, or its YAML file")
     download.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
-    for one in (reply, hear):
+    evaluate = command("eval", _eval, "measure and write docs/results.md")
+    for one in (reply, hear, evaluate):
         one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
     data = commands.add_parser("data", help="fetch corpora, pack them into shards", description="Corpora to train on.")
@@ -326,8 +331,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--debug", action="store_true", help="the recipe's few-step twin")
     train.add_argument("--minutes", type=float, help="stop, save and export after this long")
     train.add_argument("--threads", type=int, help="processor threads")
-    evaluate = command("eval", _eval, "measure and write docs/results.md")
-    evaluate.add_argument("suites", nargs="*", default=["all"])
+    evaluate.add_argument(
+        "suites", nargs="*", default=["all"], help="all, or some; `prompting` compares ways of asking"
+    )
     evaluate.add_argument("--data", help="data folder (default: OMNI_DATA)")
     evaluate.add_argument("--out", default="docs")
     evaluate.add_argument("--limit", type=int)

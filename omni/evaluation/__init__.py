@@ -20,15 +20,17 @@ SUITES: dict[str, str] = {
     "voicing": "omni.evaluation.voicing",
     "styling": "omni.evaluation.styling",
 }
+#: Suites that are run only when they are named.
+NAMED: dict[str, str] = {"prompting": "omni.evaluation.prompting"}
 
 
 def chosen(suites: Sequence[str]) -> list[str]:
     """The suites that are asked for, in the order of SUITES; none or `all` means every one. UsageError for a name."""
     for name in suites:
-        if name != "all" and name not in SUITES:
-            raise UsageError(f"no suite {name!r}; choose from all, {', '.join(SUITES)}")
+        if name != "all" and name not in SUITES | NAMED:
+            raise UsageError(f"no suite {name!r}; choose from all, {', '.join(SUITES | NAMED)}")
     every = not suites or "all" in suites
-    return [name for name in SUITES if every or name in suites]
+    return [name for name in SUITES if every or name in suites] + [name for name in NAMED if name in suites]
 
 
 def run(
@@ -40,11 +42,14 @@ def run(
     seed: int = 0,
     nisqa: Path | None = None,
     keep: Path | None = None,
+    preset: str | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
-    """Run suites on a checkpoint; write OUT/results/SUITE.json after each and OUT/results.md. Returns the numbers.
+    """Run suites on a checkpoint, or on a preset in this one process. Returns the numbers.
 
-    `limit` takes a fixed sample of that many items a suite, for a quick look; such figures are marked in the page. `keep` is a
-    folder where replies are kept as they are made: the same command goes on after an interruption.
+    OUT/results/SUITE.json is written after each, and OUT/results.md. `limit` takes a fixed sample of that many items a suite,
+    for a quick look; such figures are marked in the page. `keep` is a folder where replies are kept as they are made: the same
+    command goes on after an interruption.
     """
     names = chosen(suites)
     if limit is not None and limit < 1:
@@ -53,15 +58,19 @@ def run(
     from omni.evaluation.report import render, save
     from omni.evaluation.settings import Settings
 
-    assistant = Assistant.load(where)
+    assistant = Assistant.load(where) if preset is None else Assistant.of_preset(preset, device)
     assistant.warm_up()
     settings = Settings(data, where, limit, seed, nisqa, keep=keep)
+    options: dict[str, Any] = {"model": assistant.config.name, "limit": limit, "seed": seed}
+    if preset is not None:
+        settings.workers = 1
+        options["preset"] = preset
     numbers: dict[str, Any] = {}
     for name in names:
         began = time.perf_counter()
-        result = importlib.import_module(SUITES[name]).run(assistant, settings)
+        result = importlib.import_module((SUITES | NAMED)[name]).run(assistant, settings)
         result.counts["runtime_s"] = round(time.perf_counter() - began)
-        save(out, name, result, {"model": assistant.config.name, "limit": limit, "seed": seed}, where)
+        save(out, name, result, options, where)
         numbers[name] = {k: v for k, v in result.numbers.items() if k != "replies"}
         log.info("%s took %d s", name, result.counts["runtime_s"])
     render(out)

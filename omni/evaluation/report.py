@@ -24,7 +24,10 @@ HEADINGS: dict[str, str] = {
     "voicing": "Voicing",
     "styling": "Styling",
     "bench": "Speed and memory",
+    "prompting": "Ways of asking",
 }
+#: Suites of presets alone: the page of omni-mini does not lack them.
+_OF_PRESETS = ("prompting",)
 _HEARS = (("listener", "words"), ("audio", "listener"))
 _THINKS = (
     (
@@ -39,6 +42,7 @@ USED = {
     "perceiving": _THINKS,
     "replying": _THINKS,
     "styling": (("voice", "vocoder"), ("audio", "decoder", "vocoder")),
+    "prompting": (("sentiment",), ("audio",)),
 }
 _COMMANDS = {name: f"omni eval {name}" for name in HEADINGS} | {"bench": "omni bench"}
 
@@ -82,7 +86,7 @@ def save(out: Path, name: str, result: Result, options: dict[str, Any], where: s
     measured = {
         "suite": name,
         "commit": commit(),
-        "weights": weights_digest(where, name),
+        "weights": "of a preset" if options.get("preset") else weights_digest(where, name),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cores": os.cpu_count(),
         "options": options,
@@ -130,7 +134,7 @@ def _summary(found: dict[str, dict[str, Any]]) -> list[str]:
         "",
         f"**{sum(floors)} of {len(floors)} floors and {sum(aims)} of {len(aims)} aims are met.**",
     ]
-    missing = [HEADINGS[name] for name in HEADINGS if name not in found]
+    missing = [HEADINGS[name] for name in HEADINGS if name not in found and name not in _OF_PRESETS]
     if missing:
         lines += ["", f"Not measured: {', '.join(missing)}."]
     if any(result["options"].get("limit") for result in found.values()):

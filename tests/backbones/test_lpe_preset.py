@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,16 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from omni import evaluation
 from omni.assistant import Assistant
 from omni.backbones.lpe import PROMPTS, LpeListener, LpePerceiver, LpeResponder
 from omni.backbones.speech_chat import SpeechChat
 from omni.backbones.speech_hearing import LpeHearing
 from omni.backbones.speech_states import WavlmStates
-from omni.errors import InputError, ModelError
+from omni.data.corpora.exchanges import Exchange
+from omni.errors import InputError, ModelError, UsageError
+from omni.evaluation import matching, prompting
+from omni.evaluation.settings import Settings
 from omni.turns import EMOTIONS, Audio, Conversation, Heard
 from tests.tiny import make_perception, voiced_clip
 
@@ -117,3 +122,34 @@ def test_missing_adapters_are_named(chat_folder: Path, wavlm_folder: Path, tmp_p
         LpeListener.load(chat_folder)
     with pytest.raises(ModelError, match="choose from steps, free, none"):
         LpeResponder(chat, steps="some")
+
+
+def test_ways_of_asking_are_compared(preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("dog", "lake", "train", "noise", "cake", "letter", "boat", "lamp", "coat", "song", "bread", "garden")
+    held = [
+        Exchange(
+            f"the {word}", "mixed", "sad", "strong", "seeking", "question", "questioning", "warm", f"My {word} is gone.",
+            f"What happened to your {word}?",
+        )
+        for word in words
+    ]  # fmt: skip
+    monkeypatch.setattr(Settings, "exchanges", lambda self: (held, held))
+    monkeypatch.setattr(prompting, "self_dialogue_documents", lambda path: [f"{a} {b}" for a in words for b in words])
+    monkeypatch.setattr(prompting, "Matcher", lambda: matching.Matcher(components=3, minimum_documents=1))
+    monkeypatch.setattr(prompting, "speak", lambda text, voice: voiced_clip(0.8))
+    monkeypatch.setattr(Heard, "understood", property(lambda self: True))
+    (tmp_path / "text").mkdir()
+    evaluation.run(["prompting"], tmp_path, out=tmp_path / "out", limit=3, preset=str(preset), device="cpu")
+    found = json.loads((tmp_path / "out" / "results" / "prompting.json").read_text())
+    (table,) = found["tables"]
+    assert [row[0] for row in table["rows"]] == list(PROMPTS)
+    assert found["counts"]["exchanges"] == 3
+    replies = found["numbers"]["replies"]
+    assert all({"said", *PROMPTS} == set(reply) for reply in replies)
+    assert any(len({reply[way] for way in PROMPTS}) > 1 for reply in replies)  # the ways do differ
+    assert "Ways of asking" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_another_assistant_cannot_be_asked_in_ways(assistant: Assistant, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give one: omni eval prompting --preset"):
+        prompting.run(assistant, Settings(tmp_path))
