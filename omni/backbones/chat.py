@@ -124,9 +124,13 @@ class ChatResponder(Answering):
         temperature: float = 0.7,
         top_p: float = 0.9,
         history_turns: int = 6,
+        bits: int = 0,
     ) -> ChatResponder:
-        """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code."""
-        model = pretrained(AutoModelForCausalLM, folder, dtype, device)
+        """From a local folder that `save_pretrained` wrote or the hub's cache holds; safetensors only, no code.
+
+        `bits`: see `local.pretrained`.
+        """
+        model = pretrained(AutoModelForCausalLM, folder, dtype, device, bits)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(model, tokenizer, ChatConfig(reply_tokens, temperature, top_p, history_turns))
 

@@ -42,7 +42,7 @@ _LONGEST_TOKENS = 120
 
 
 @lru_cache(maxsize=1)
-def load_chat(folder: Path, wavlm: Path, adapters: Path, dtype: torch.dtype, device: str) -> SpeechChat:
+def load_chat(folder: Path, wavlm: Path, adapters: Path, dtype: torch.dtype, device: str, bits: int = 0) -> SpeechChat:
     """The model that the three parts share. ModelError if the adapters are missing or of other models."""
     try:
         about = yaml.safe_load((adapters / "hearing.yaml").read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def load_chat(folder: Path, wavlm: Path, adapters: Path, dtype: torch.dtype, dev
             f"no adapters in {adapters} ({error}); train them with recipes/lpe (docs/training.md), or name their folder in a "
             "preset of your own, under options: adapters"
         ) from error
-    llm = pretrained(AutoModelForCausalLM, folder, dtype, device)
+    llm = pretrained(AutoModelForCausalLM, folder, dtype, device, bits)
     width = llm.get_input_embeddings().weight.shape[1]
     hearing = LpeHearing(WavlmStates.load(wavlm, dtype, device), width, inner)
     hearing.restore(adapters)
@@ -73,11 +73,15 @@ class _Part:
         device: str = "cpu",
         wavlm: Path | None = None,
         adapters: str = "runs/2_perceive/export",
+        bits: int = 0,
     ) -> Any:
-        """From local folders; safetensors only, no code. `adapters` is the export of recipes/lpe/2_perceive.yaml."""
+        """From local folders; safetensors only, no code. `adapters` is the export of recipes/lpe/2_perceive.yaml.
+
+        `bits` (see `local.pretrained`) must be the same for all three views, which share one model.
+        """
         if wavlm is None:
             raise ModelError("name the speech encoder in the preset, under also: wavlm")
-        return cls(load_chat(folder, wavlm, Path(adapters), dtype, device))
+        return cls(load_chat(folder, wavlm, Path(adapters), dtype, device, bits))
 
 
 class LpeListener(_Part):
@@ -144,9 +148,10 @@ class LpeResponder(ChatResponder):
         steps: str = "steps",
         reply_tokens: int = 80,
         temperature: float = 0.7,
+        bits: int = 0,
     ) -> LpeResponder:
         """From local folders; safetensors only, no code."""
-        shared = _Part.load(folder, dtype, device, wavlm, adapters).chat
+        shared = _Part.load(folder, dtype, device, wavlm, adapters, bits).chat
         return cls(shared, replace(ChatConfig(), reply_tokens=reply_tokens, temperature=temperature), steps)
 
     def _begin(self, heard: Heard, perception: Perception, conversation: Conversation) -> _Reading:

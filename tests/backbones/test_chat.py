@@ -11,6 +11,7 @@ import torch
 
 from omni.answers import UNCLEAR
 from omni.backbones.chat import ChatResponder, _Spoken, assistant_message, user_message
+from omni.errors import ConfigError
 from omni.text import FIELDS
 from omni.turns import EMOTIONS, FITTING_STYLES, Conversation, Heard, Perception, Plan, Reply, Style, Turn
 
@@ -118,3 +119,18 @@ def test_what_was_not_understood_never_reaches_the_model(
     monkeypatch.setattr(responder, "model", None)
     answer = responder.answer(Heard("mumble", 0.1), seen("neutral"), Conversation())
     assert answer.reply.text in UNCLEAR["quiet"]
+
+
+@pytest.mark.parametrize(("bits", "least"), [(8, 0.98), (4, 0.85)])
+def test_fewer_bits_answer_much_the_same(chat_folder: Path, responder: ChatResponder, bits: int, least: float) -> None:
+    fewer = ChatResponder.load(chat_folder, bits=bits)
+    assert {type(m).__name__ for m in fewer.model.modules()} & {"Linear8bitLt", "Linear4bit"}
+    ids = responder._plain("My dog ran away.")
+    whole, found = (r._read(ids).logits[0] for r in (responder, fewer))
+    assert float(torch.cosine_similarity(whole - whole.mean(), found - found.mean(), dim=0)) > least
+    assert fewer.answer(HEARD, seen(), Conversation(), 1).reply.text
+
+
+def test_other_numbers_of_bits_are_refused(chat_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="bits: 3 is not possible; choose from 0, 8, 4"):
+        ChatResponder.load(chat_folder, bits=3)
