@@ -28,9 +28,7 @@ class StaticDecoder:
     #: Weights that a step does not read: parameters whose names match are left out of `bytes_a_step`.
     UNREAD = r"embed_tokens"
 
-    def __init__(
-        self, model: PreTrainedModel, longest: int, graph: bool | None = None, compiled: bool = False
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, longest: int, graph: bool | None = None, compiled: bool = False) -> None:
         """`longest`: tokens of a prompt and all that follows it.
 
         `graph` replays a step as a CUDA graph (None: where the model is on a GPU); `compiled` has torch.compile fuse its
@@ -124,17 +122,18 @@ class StaticDecoder:
     def _capture(self) -> None:
         """Record one step. What the runs before it write to this token's slots, the first replay overwrites."""
         here = self.length
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
+        with torch.cuda.device(self._slots.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    self._run()
+                    self._rewind(here)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
                 self._run()
-                self._rewind(here)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._run()
-        self._rewind(here)  # capturing runs nothing, but a failed capture is then no damage either
+        self._rewind(here)
         self._graph = graph
 
     def _mask(self, positions: Tensor) -> Tensor:
@@ -193,9 +192,7 @@ class StaticWhisper(StaticDecoder):
     #: The encoder's states pass through their projections once a query.
     UNREAD = r"embed_positions|encoder_attn\.[kv]_proj"
 
-    def __init__(
-        self, model: PreTrainedModel, longest: int, graph: bool | None = None, compiled: bool = False
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, longest: int, graph: bool | None = None, compiled: bool = False) -> None:
         """See `StaticDecoder`."""
         super().__init__(model, longest, graph, compiled)
         config: Any = model.config

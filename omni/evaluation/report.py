@@ -25,6 +25,8 @@ HEADINGS: dict[str, str] = {
     "styling": "Styling",
     "bench": "Speed and memory",
 }
+#: How names of results of presets with random weights begin.
+OF_PRESET = "bench-"
 _HEARS = (("listener", "words"), ("audio", "listener"))
 _THINKS = (
     (
@@ -41,6 +43,12 @@ USED = {
     "styling": (("voice", "vocoder"), ("audio", "decoder", "vocoder")),
 }
 _COMMANDS = {name: f"omni eval {name}" for name in HEADINGS} | {"bench": "omni bench"}
+
+
+def headings(out: Path) -> dict[str, str]:
+    """HEADINGS, and one more for each preset whose speed was measured into OUT/results."""
+    presets = sorted(path.stem for path in (out / "results").glob(f"{OF_PRESET}*.json"))
+    return HEADINGS | {name: f"Speed of {name.removeprefix(OF_PRESET)} on random weights" for name in presets}
 
 
 def commit() -> str:
@@ -95,7 +103,8 @@ def save(out: Path, name: str, result: Result, options: dict[str, Any], where: s
 def render(out: Path) -> Path:
     """Draw OUT/results.md from OUT/results/*.json. DataError names a file that is not a result."""
     found: dict[str, dict[str, Any]] = {}
-    for name in HEADINGS:
+    titles = headings(out)
+    for name in titles:
         path = out / "results" / f"{name}.json"
         if path.is_file():
             try:
@@ -105,7 +114,7 @@ def render(out: Path) -> Path:
                 raise DataError(f"{path} is not a result ({error}); delete it and measure again") from error
     page = ["# Results", "", *_summary(found)]
     for name, result in found.items():
-        page += ["", f"## {HEADINGS[name]}", "", _origin(name, result), *_notes(result)]
+        page += ["", f"## {titles[name]}", "", _origin(name, result), *_notes(result)]
         for table in result["tables"]:
             page += ["", f"### {table['title']}", "", *_table(table["columns"], table["rows"])]
             if table["note"]:
@@ -150,7 +159,7 @@ def _origin(name: str, result: dict[str, Any]) -> str:
     limited = f", **only a sample (--limit {options['limit']})**" if options.get("limit") else ""
     seed = f", seed {options['seed']}" if "seed" in options else ""
     return (
-        f"`{_COMMANDS[name]}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
+        f"`{options.get('command') or _COMMANDS[name]}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
         f"{result['weights']}, {result['cores']} processor cores{seed}{limited}. Counts: {counts}."
     )
 
