@@ -276,6 +276,6 @@ def _conditions(device: str, precision: str, compiled: bool) -> str:
     )
     return (
         f"Random weights of the published architectures in {precision}; {where}. A query of {QUERY_S:g} s of noise, "
-        f"{TOKENS_A_WORD} tokens a word. Steps run one after the other; nothing is overlapped. What is omni-mini's own runs on the "
-        "processor with the shipped weights."
+        f"{TOKENS_A_WORD} tokens a word. Steps run one after the other; nothing is overlapped. What is omni-mini's own "
+        "runs on the processor with the shipped weights."
     )

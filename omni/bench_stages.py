@@ -120,9 +120,11 @@ class Writer:
         # Whisper's own `generate` is about windows and languages; the plain one is its core
         write = self.model.generate if self.codebooks else lambda **k: GenerationMixin.generate(self.model, **k)
         write(**given, max_new_tokens=self.tokens, **least, do_sample=False, streamer=stamps)
-        found = stamps.stamps_s[-self.tokens :]
-        if len(stamps.stamps_s) < self.tokens:
-            raise ModelError(f"generate wrote {len(stamps.stamps_s)} tokens, not {self.tokens}; draw other weights")
+        found = stamps.stamps_s[1:]  # the first is the prompt's
+        if len(found) != self.tokens:
+            raise ModelError(
+                f"generate wrote {len(found)} tokens, not {self.tokens}: this model's end mark was not held back"
+            )
         return Written(found)
 
     def _best(self, logits: Tensor) -> Tensor:
@@ -203,15 +205,14 @@ class Workshop:
             return decoder.prefill(start)
 
         def given() -> dict[str, Any]:
-            return {"encoder_outputs": BaseModelOutput(last_hidden_state=states), "decoder_input_ids": start}  # type: ignore[arg-type]
+            heard: Any = states
+            return {"encoder_outputs": BaseModelOutput(last_hidden_state=heard), "decoder_input_ids": start}
 
         return Stage(spec.model, {"encoder": encode}, Writer(model, decoder, QUERY_TOKENS, prefill, given))
 
     def _emotion(self, spec: PartSpec) -> Stage:
-        classifier = EmotionClassifier(
-            self.model(spec.model), Wav2Vec2FeatureExtractor(do_normalize=True), spec.options.get("names")
-        )
-        sound = query()
+        extractor: Any = Wav2Vec2FeatureExtractor(do_normalize=True)
+        classifier, sound = EmotionClassifier(self.model(spec.model), extractor, spec.options.get("names")), query()
         return Stage(spec.model, {"classifier": lambda: classifier.perceive(sound)})
 
     def _lpe(self, spec: PartSpec) -> Stage:

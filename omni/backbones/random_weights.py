@@ -1,6 +1,6 @@
 """Published architectures with random weights, from the configurations kept in `omni/assets/models`: speed without a download.
 
-A model is built on the `meta` device and its weights are drawn where they stay, so that no more memory is needed than they take.
+A model is built on the `meta` device and its weights are drawn where they stay: no more memory is needed than they take.
 """
 
 from __future__ import annotations

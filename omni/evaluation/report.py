@@ -157,9 +157,10 @@ def _origin(name: str, result: dict[str, Any]) -> str:
     options = result["options"]
     counts = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["counts"].items())
     limited = f", **only a sample (--limit {options['limit']})**" if options.get("limit") else ""
+    command = options.get("command") or _COMMANDS[name]
     seed = f", seed {options['seed']}" if "seed" in options else ""
     return (
-        f"`{options.get('command') or _COMMANDS[name]}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
+        f"`{command}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
         f"{result['weights']}, {result['cores']} processor cores{seed}{limited}. Counts: {counts}."
     )
 
