@@ -114,7 +114,7 @@ def test_times_add_up() -> None:
 
 
 def test_a_model_that_ends_early_is_said() -> None:
-    def generate(streamer: Any, **_: Any) -> None:
+    def generate(streamer: Any, **given: Any) -> None:
         for _ in range(3):
             streamer.put(torch.zeros(1))
 
@@ -149,7 +149,12 @@ def test_the_command_line(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(bench_size, "run", lambda *given: asked.append(given) or {"tiny": given[3]})
+
+    def run(*given: Any) -> dict[str, bool]:
+        asked.append(given)
+        return {"tiny": given[3]}
+
+    monkeypatch.setattr(bench_size, "run", run)
     command = ["bench", "--preset", "cascade", "--random-weights", "--out", str(tmp_path)]
     assert main([*command, "--device", "cpu", "--tiny"]) == 0
     told = capsys.readouterr()
