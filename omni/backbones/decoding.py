@@ -20,6 +20,8 @@ from omni.errors import ModelError
 
 #: Steps that are run before one is captured: libraries choose their kernels and take their memory in the first.
 WARM_UPS = 3
+#: Slots come in multiples of so many: attention kernels want an aligned mask. What is too many is never looked at.
+SLOTS = 64
 
 
 class StaticDecoder:
@@ -40,12 +42,13 @@ class StaticDecoder:
         self._wants_graph = on_gpu if graph is None else graph
         if self._wants_graph and not on_gpu:
             raise ModelError(f"a CUDA graph needs a model on a GPU, and this one is on {device}; leave out `graph`")
-        self._slots = torch.arange(longest, device=device)
+        room = -(-longest // SLOTS) * SLOTS
+        self._slots = torch.arange(room, device=device)
         self._position = torch.zeros(1, 1, dtype=torch.long, device=device)
         self._token = torch.zeros(self._token_shape(), dtype=torch.long, device=device)
         self._logits: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._cache = StaticCache(config=model.config, max_cache_len=longest)
+        self._cache = StaticCache(config=model.config, max_cache_len=room)
         if any(self._cache.is_sliding):
             raise ModelError("this model attends over a sliding window; decode it with transformers' own generate")
         self._compute = torch.compile(self._next, dynamic=False) if compiled else self._next
