@@ -241,10 +241,35 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    if options.preset is not None or options.random_weights:
+        return _bench_preset(options)
+    for option, chosen in (
+        ("--device", options.device != "auto"),
+        ("--tiny", options.tiny),
+        ("--compile", options.compile),
+    ):
+        if chosen:
+            raise UsageError(f"{option} goes with --preset NAME --random-weights; omni-mini runs on the processor")
     from omni import bench
 
     queries = [Path(q) for q in options.queries] or None
     print(json.dumps(bench.run(options.model, Path(options.out), queries), indent=2, default=str))
+    return 0
+
+
+def _bench_preset(options: argparse.Namespace) -> int:
+    if options.preset is None or not options.random_weights:
+        raise UsageError(
+            "--preset NAME and --random-weights go together: published models are timed without their weights"
+        )
+    if options.queries or options.model is not None:
+        raise UsageError("--preset names every part and its query has a fixed length; leave out --model and recordings")
+    from omni import bench_size
+
+    figures = bench_size.run(options.preset, options.device, Path(options.out), options.tiny, options.compile)
+    if options.tiny:
+        print("omni: --tiny: no figure below says anything of the preset's speed", file=sys.stderr)
+    print(json.dumps(figures, indent=2))
     return 0
 
 
@@ -343,6 +368,11 @@ def parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "latency, real-time factor and memory")
     bench.add_argument("queries", nargs="*")
     bench.add_argument("--out", default="docs")
+    bench.add_argument("--preset", help="speed of a preset's published models instead; with --random-weights")
+    bench.add_argument("--random-weights", action="store_true", help="build them from their kept configurations")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where they run")
+    bench.add_argument("--compile", action="store_true", help="have torch.compile fuse the kernels of a decoding step")
+    bench.add_argument("--tiny", action="store_true", help="two small layers of each, to test the bench itself")
     synth = command("synth", _synth, "read texts aloud with espeak-ng and flite, as training data", model=False)
     synth.add_argument("out")
     synth.add_argument("--text", nargs="+", required=True)

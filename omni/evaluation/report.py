@@ -28,6 +28,8 @@ HEADINGS: dict[str, str] = {
 }
 #: Suites of presets alone: the page of omni-mini does not lack them.
 _OF_PRESETS = ("prompting",)
+#: How names of results of presets with random weights begin.
+OF_PRESET = "bench-"
 _HEARS = (("listener", "words"), ("audio", "listener"))
 _THINKS = (
     (
@@ -45,6 +47,12 @@ USED = {
     "prompting": (("sentiment",), ("audio",)),
 }
 _COMMANDS = {name: f"omni eval {name}" for name in HEADINGS} | {"bench": "omni bench"}
+
+
+def headings(out: Path) -> dict[str, str]:
+    """HEADINGS, and one more for each preset whose speed was measured into OUT/results."""
+    presets = sorted(path.stem for path in (out / "results").glob(f"{OF_PRESET}*.json"))
+    return HEADINGS | {name: f"Speed of {name.removeprefix(OF_PRESET)} on random weights" for name in presets}
 
 
 def commit() -> str:
@@ -99,7 +107,8 @@ def save(out: Path, name: str, result: Result, options: dict[str, Any], where: s
 def render(out: Path) -> Path:
     """Draw OUT/results.md from OUT/results/*.json. DataError names a file that is not a result."""
     found: dict[str, dict[str, Any]] = {}
-    for name in HEADINGS:
+    titles = headings(out)
+    for name in titles:
         path = out / "results" / f"{name}.json"
         if path.is_file():
             try:
@@ -109,7 +118,7 @@ def render(out: Path) -> Path:
                 raise DataError(f"{path} is not a result ({error}); delete it and measure again") from error
     page = ["# Results", "", *_summary(found)]
     for name, result in found.items():
-        page += ["", f"## {HEADINGS[name]}", "", _origin(name, result), *_notes(result)]
+        page += ["", f"## {titles[name]}", "", _origin(name, result), *_notes(result)]
         for table in result["tables"]:
             page += ["", f"### {table['title']}", "", *_table(table["columns"], table["rows"])]
             if table["note"]:
@@ -152,9 +161,10 @@ def _origin(name: str, result: dict[str, Any]) -> str:
     options = result["options"]
     counts = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["counts"].items())
     limited = f", **only a sample (--limit {options['limit']})**" if options.get("limit") else ""
+    command = options.get("command") or _COMMANDS[name]
     seed = f", seed {options['seed']}" if "seed" in options else ""
     return (
-        f"`{_COMMANDS[name]}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
+        f"`{command}`, {result['date']}, commit {result['commit']}, weights {options.get('model', '')} "
         f"{result['weights']}, {result['cores']} processor cores{seed}{limited}. Counts: {counts}."
     )
 
