@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,17 @@ from transformers.modeling_outputs import BaseModelOutput
 from omni.assemble import listening_part, perceiving_part, sentiment_part, voicing_part
 from omni.backbones.decoding import StaticCodes, StaticDecoder, StaticWhisper
 from omni.backbones.emotion import EmotionClassifier
+from omni.backbones.mimi import Mimi
 from omni.backbones.random_weights import random_model
-from omni.backbones.speech_hearing import LpeHearing
-from omni.backbones.speech_states import WavlmStates
+from omni.backbones.speech_hearing import DualHearing, LpeHearing
+from omni.backbones.speech_states import WavlmStates, WhisperStates
 from omni.checkpoint import open_checkpoint
 from omni.errors import ModelError
+from omni.models.code_decoder import CodeDecoder, CodeDecoderConfig
+from omni.models.emotion_head import FIRST
 from omni.models.style import style_for
 from omni.preset import OWN, PartSpec
-from omni.turns import Audio
+from omni.turns import EMOTIONS, Audio
 
 SAMPLE_RATE_HZ = 16_000
 QUERY_S = 5.0
@@ -171,7 +175,8 @@ class Workshop:
         return {
             "whisper": self._whisper, "emotion": self._emotion, "chat": self._chat, "lpe-listener": self._lpe,
             "lpe-perceiver": lambda spec: Stage(spec.model), "lpe-responder": self._chat, "vits": self._vits,
-            "higgs": self._higgs,
+            "higgs": self._higgs, "empathy-listener": self._dual, "empathy-perceiver": lambda spec: Stage(spec.model),
+            "empathy-responder": self._followed, "codes": self._codes,
         }[spec.kind](spec)  # fmt: skip
 
     def model(self, name: str, dtype: torch.dtype | None = None) -> Any:
@@ -228,6 +233,59 @@ class Workshop:
 
         count = hear().shape[1] + TASK_TOKENS
         return Stage(spec.model, {"WavLM and adapters": hear}, self._written(model, count, QUERY_TOKENS))
+
+    def _dual(self, spec: PartSpec) -> Stage:
+        model, sound = self.model(spec.model), query()
+        encoder = self.model(spec.also["whisper"]).model.encoder
+        extractor: Any = WhisperFeatureExtractor(feature_size=encoder.config.num_mel_bins)
+        wavlm = WavlmStates(self.model(spec.also["wavlm"]), Wav2Vec2FeatureExtractor(do_normalize=True))
+        width = model.get_input_embeddings().weight.shape[1]
+        hearing = DualHearing(WhisperStates(encoder, extractor), wavlm, width).to(self.device).eval()
+
+        @torch.inference_mode()
+        def hear() -> Tensor:
+            return hearing(sound).slots
+
+        count = hear().shape[1] + PROMPT_TOKENS
+        labels = self._ids(model, count + QUERY_TOKENS).expand(len(EMOTIONS), -1)
+
+        @torch.inference_mode()
+        def weigh() -> Tensor:
+            return model(input_ids=labels, use_cache=False, logits_to_keep=2).logits
+
+        steps = {"Whisper, WavLM and adapters": hear, "labels of the tone": weigh}
+        return Stage(spec.model, steps, self._written(model, count, QUERY_TOKENS))
+
+    def _followed(self, spec: PartSpec) -> Stage:
+        found = self._chat(spec)
+        found.first_tokens = THOUGHT_TOKENS + FIRST + 1  # the voice begins then
+        return found
+
+    def _codes(self, spec: PartSpec) -> Stage:
+        model, mimi = self.model(spec.model), Mimi(self.model(spec.also["mimi"], torch.float32))
+        width = model.get_input_embeddings().weight.shape[1]
+        sizes = {"width": 32, "layers": 1, "heads": 2, "feedforward": 48, "depth_width": 16, "depth_layers": 1,
+                 "depth_heads": 2, "depth_feedforward": 24} if self.tiny else {}  # fmt: skip
+        emotion = 1024
+        torch.manual_seed(0)
+        decoder = CodeDecoder(CodeDecoderConfig(width, emotion, **sizes)).to(self.device, self.dtype).eval()
+        decoder.head.bias.data[-1] = float("-inf")  # a random model must not end its sound
+        rate = mimi.sample_rate_hz / mimi.frame_samples
+        vector = torch.zeros(1, emotion, device=self.device, dtype=self.dtype)
+
+        @torch.inference_mode()
+        def speak(tokens: int, frames: int) -> float:
+            read = torch.zeros(1, tokens, width, device=self.device, dtype=self.dtype)
+            stream, sound, made = decoder.stream(vector), mimi.stream(), list[list[int]]()
+            for frame in chain(stream.push(read, read), stream.finish(frames)):
+                made.append(frame)
+                if len(made) == frames:
+                    break
+            sound.push(torch.tensor(made, device=self.device).T[None]).cpu()
+            return frames / rate
+
+        whole = math.ceil(REPLY_WORDS / WORDS_A_SECOND * rate)
+        return Stage(spec.model, {"first": lambda: speak(FIRST + 1, 1), "whole": lambda: speak(REPLY_TOKENS, whole)})
 
     def _chat(self, spec: PartSpec) -> Stage:
         count = THOUGHT_TOKENS + REPLY_TOKENS

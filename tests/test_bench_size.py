@@ -79,6 +79,17 @@ def test_every_published_part_can_be_timed(part: str, name: str) -> None:
     assert once.sound_s == (14.6 if part == "voice" else 0)
 
 
+def test_the_end_to_end_preset_is_timed_through_its_own_voice(tmp_path: Path) -> None:
+    parts, workshop = load_preset("empathy-omni-0.5b").parts, Workshop("cpu", torch.float32, tiny=True)
+    listener, responder = (workshop.stage(part, parts[part]) for part in ("listener", "responder"))
+    assert list(listener.steps) == ["Whisper, WavLM and adapters", "labels of the tone"]
+    assert listener.writer is not None
+    assert listener.writer.model is responder.writer.model  # type: ignore[union-attr]
+    once = bench_size._once(workshop.stage("voice", parts["voice"]), "cpu", ours_first=True)
+    assert once.sound_s == pytest.approx(35 / 2.4, abs=0.1)
+    assert responder.first_tokens == 46  # the voice begins before the first clause is whole
+
+
 def test_parts_that_name_the_same_model_share_it() -> None:
     parts, workshop = load_preset("lpe-7b").parts, Workshop("cpu", torch.float32, tiny=True)
     listener, responder = (workshop.stage(part, parts[part]) for part in ("listener", "responder"))

@@ -41,6 +41,7 @@ TINY: dict[str, dict[str, Any]] = {
         "posterior_encoder_num_wavenet_layers": 2, "prior_encoder_num_wavenet_layers": 2, "prior_encoder_num_flows": 2,
         "duration_predictor_filter_channels": 16,
     },
+    "MimiModel": {"num_hidden_layers": 2, "num_filters": 8},
     "HiggsAudioV2ForConditionalGeneration": {
         "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 16,
