@@ -87,7 +87,7 @@ def load_preset(name: str) -> Preset:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not readable YAML: {error}") from error
-    return _preset(own.stem if own.suffix else name, values, where)
+    return _preset(own.stem if own.suffix in (".yaml", ".yml") else name, values, where)
 
 
 def _preset(name: str, values: Any, where: str) -> Preset:

@@ -66,7 +66,7 @@ def _transformer(width: int, layers: int, heads: int, feedforward: int) -> Llama
             vocab_size=1, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
             num_key_value_heads=heads, intermediate_size=feedforward, max_position_embeddings=8192,
             attn_implementation="sdpa",  # type: ignore[call-arg]
-            pad_token_id=None,
+            pad_token_id=None, bos_token_id=None, eos_token_id=None,
         )
     )  # fmt: skip
 

@@ -57,6 +57,7 @@ def changed(path: Path, part: str, **values: object) -> Path:
 def test_every_shipped_preset_names_parts_that_exist() -> None:
     assert {"cascade", "cascade-mms", "omni-mini"} <= set(names())
     for name in names():
+        assert load_preset(name).name == name
         preset = load_preset(name)
         check(preset)
         assert tuple(preset.parts) == PARTS
