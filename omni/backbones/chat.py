@@ -8,6 +8,7 @@ Shapes: L tokens, V vocabulary.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from omni.answers import Answer, Answering, Sentence
+from omni.backbones.decoding import StaticDecoder
 from omni.backbones.local import pretrained
 from omni.errors import ModelError
 from omni.models.style import style_for
 from omni.nn.sampling import nucleus
 from omni.text import FIELDS, Thought
-from omni.turns import Conversation, Heard, Perception, Plan, Reply, fitting_styles
+from omni.turns import Conversation, Heard, Perception, Plan, Reply, Style, fitting_styles
 
 #: What the model is asked to do (listen, perceive, express: LPE, arXiv 2501.10937, in our own words).
 INSTRUCTION = """You are Omni, a voice assistant. You are told what a person said and how the voice sounded.
@@ -35,6 +37,7 @@ assistant cannot do. No therapy phrases."""
 #: The lines of the thought by the fields of a plan.
 LINES = {"need": "Need", "strategy": "Strategy", "intent": "Intent", "style": "Style"}
 _RELATION = {"agrees": "fits the words", "adds": "adds a feeling that the words leave out"}
+_LONGEST_THOUGHT_TOKENS = 80
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 
 
@@ -46,13 +49,17 @@ class ChatConfig:
     temperature: float = 0.7
     top_p: float = 0.9
     history_turns: int = 6
+    #: Decode over keys and values of a fixed size, on a GPU as a CUDA graph (`decoding.py`); None: on a GPU.
+    static: bool | None = None
+    #: Tokens of prompt and reply that they have room for; a longer conversation is decoded without.
+    static_tokens: int = 2048
 
 
 @dataclass
 class _Reading:
     """What the model has read so far, and the logits [1, V] of what comes next."""
 
-    cache: DynamicCache
+    cache: DynamicCache | StaticDecoder
     logits: Tensor
     state: Tensor | None = None  # [1, H] of the last token, where somebody asks for it
 
@@ -113,6 +120,8 @@ class ChatResponder(Answering):
         ends = model.generation_config.eos_token_id if model.generation_config else None
         found = ends if isinstance(ends, list) else [ends, tokenizer.eos_token_id]
         self.ends = {int(i) for i in found if i is not None}
+        self._static: StaticDecoder | None = None
+        self._free = threading.Lock()  # there is one static cache: who comes while it is in use gets one that grows
 
     @classmethod
     def load(
@@ -136,11 +145,18 @@ class ChatResponder(Answering):
 
     def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
         """See `Answering`."""
-        plan, reading = self._plan(self._begin(heard, perception, conversation), perception)
-        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
-        style = style_for(plan.style, perception.intensity)
-        spoken = _Spoken(self)
-        for sentences in self._sentences(reading, seed, spoken):
+        begun = self._begin(heard, perception, conversation)
+        try:
+            plan, reading = self._plan(begun, perception)
+            thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
+            style = style_for(plan.style, perception.intensity)
+            yield from self._answers(reading, seed, plan, style, thought)
+        finally:
+            self._end(begun)
+
+    def _answers(self, reading: _Reading, seed: int, plan: Plan, style: Style, thought: Thought) -> Iterator[Answer]:
+        """The reply as it grows."""
+        for sentences in self._sentences(reading, seed, _Spoken(self)):
             whole = " ".join(s.text for s in sentences)
             yield Answer(Reply(whole, plan, style), thought, tuple(sentences))
 
@@ -176,12 +192,43 @@ class ChatResponder(Answering):
     @torch.inference_mode()
     def _read(self, ids: Sequence[int], reading: _Reading | None = None, embeddings: Tensor | None = None) -> _Reading:
         """Read ids [L], or the embeddings [1, L, H] that stand for them."""
-        cache = reading.cache if reading else DynamicCache(config=self.model.config)
-        given: dict[str, Tensor] = {"inputs_embeds": embeddings} if embeddings is not None else {}
+        cache = reading.cache if reading else self._cache(len(ids))
+        if isinstance(cache, StaticDecoder):
+            one = embeddings is None and len(ids) == 1 and reading is not None
+            given = {"ids": ids} if embeddings is None else {"embeddings": embeddings}
+            logits = cache.step(ids[0]) if one else cache.prefill(**given)  # type: ignore[arg-type]
+            return _Reading(cache, logits.to("cpu", copy=True), self._state(cache))
+        return self._grow(cache, ids, embeddings)
+
+    def _grow(self, cache: DynamicCache, ids: Sequence[int], embeddings: Tensor | None) -> _Reading:
+        """`_read` over a cache that grows."""
+        told = {"inputs_embeds": embeddings} if embeddings is not None else {}
         if embeddings is None:
-            given["input_ids"] = torch.tensor([list(ids)], device=self.model.device)
-        out = self.model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            told["input_ids"] = torch.tensor([list(ids)], device=self.model.device)
+        out = self.model(**told, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return _Reading(cache, out.logits[:, -1].float().cpu())
+
+    def _state(self, cache: StaticDecoder) -> Tensor | None:
+        return None
+
+    def _cache(self, tokens: int) -> DynamicCache | StaticDecoder:
+        """What a prompt of so many tokens, and all that follows it, is read into."""
+        wanted = self.model.device.type == "cuda" if self.config.static is None else self.config.static
+        follow = _LONGEST_THOUGHT_TOKENS + self.config.reply_tokens
+        if not wanted or tokens + follow > self.config.static_tokens or not self._free.acquire(blocking=False):
+            return DynamicCache(config=self.model.config)
+        if self._static is None:
+            self._static = self._decoder()
+        self._static.reset()
+        return self._static
+
+    def _decoder(self) -> StaticDecoder:
+        return StaticDecoder(self.model, self.config.static_tokens)
+
+    def _end(self, reading: _Reading) -> None:
+        """What was read is not needed any more."""
+        if isinstance(reading.cache, StaticDecoder):
+            self._free.release()
 
     # -- thinking ------------------------------------------------------------------------------------------------
 

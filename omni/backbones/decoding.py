@@ -177,6 +177,23 @@ class StaticDecoder:
         return out.logits[:, -1]
 
 
+class StaticStates(StaticDecoder):
+    """A language model whose `state` [1, H] of the last token is kept: what a voice reads that follows the words."""
+
+    state: Tensor | None = None
+
+    def _forward(self, given: dict[str, Tensor], positions: Tensor, mask: Tensor) -> Tensor:
+        inner: Any = self.model
+        out = inner.get_decoder()(
+            **given, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True
+        )
+        last = out.last_hidden_state[:, -1]
+        if self.state is None:
+            self.state = torch.empty_like(last)
+        self.state.copy_(last)
+        return inner.get_output_embeddings()(last)
+
+
 class StaticCodes(StaticDecoder):
     """Higgs Audio v2: reads words and writes codes [C], one of each codebook, a step. Logits are [1, C * codebook's size]."""
 

@@ -20,15 +20,15 @@ from transformers import DynamicCache
 
 from omni.answers import Answer, Written
 from omni.backbones.chat import ChatConfig, _Reading, _Spoken
+from omni.backbones.decoding import StaticDecoder, StaticStates
 from omni.backbones.empathy_chat import EmpathyChat, load_empathy_chat
 from omni.backbones.lpe import LpeListener, LpePerceiver, LpeResponder
 from omni.backbones.speech_chat import FELT, HEARD
 from omni.errors import ModelError
 from omni.models.emotion_head import FIRST
-from omni.models.style import style_for
 from omni.phones import normalise
 from omni.text import Thought
-from omni.turns import EMOTIONS, Conversation, Heard, Perception, Reply
+from omni.turns import EMOTIONS, Perception, Plan, Reply, Style
 
 TRAINED = "runs/1_respond/export"
 _LONGEST_TOKENS = 120
@@ -123,11 +123,8 @@ class EmpathyResponder(LpeResponder):
         chat = shared(folder, dtype, device, whisper, wavlm, adapters)
         return cls(chat, replace(ChatConfig(), reply_tokens=reply_tokens, temperature=temperature))
 
-    def think(self, heard: Heard, perception: Perception, conversation: Conversation, seed: int) -> Iterator[Answer]:
-        """See `Answering`; after each token."""
-        plan, reading = self._plan(self._begin(heard, perception, conversation), perception)
-        thought = Thought(heard.text, perception.emotion, perception.level, perception.match, plan)
-        style = style_for(plan.style, perception.intensity)
+    def _answers(self, reading: _Reading, seed: int, plan: Plan, style: Style, thought: Thought) -> Iterator[Answer]:
+        """The reply after each token."""
         spoken = _Spoken(self)
 
         def answer() -> Answer:
@@ -146,12 +143,16 @@ class EmpathyResponder(LpeResponder):
         states = torch.cat(spoken.states) if spoken.states else torch.zeros(0, self.chat.head.squeeze.in_features)
         return Written(self.chat.embed(spoken.ids[: len(states)], [])[0], states)
 
-    @torch.inference_mode()
-    def _read(self, ids: Sequence[int], reading: _Reading | None = None, embeddings: Tensor | None = None) -> _Reading:
+    def _grow(self, cache: DynamicCache, ids: Sequence[int], embeddings: Tensor | None) -> _Reading:
         """As `ChatResponder`, the state of the last token kept."""
-        if embeddings is None:
-            embeddings = self.chat.embed(ids, [])
-        cache = reading.cache if reading else DynamicCache(config=self.model.config)
-        out = self.model.get_decoder()(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        told = self.chat.embed(ids, []) if embeddings is None else embeddings
+        out = self.model.get_decoder()(inputs_embeds=told, past_key_values=cache, use_cache=True)
         state = out.last_hidden_state[:, -1]
         return _Reading(cache, self.model.get_output_embeddings()(state).float().cpu(), state)  # type: ignore[misc]
+
+    def _decoder(self) -> StaticDecoder:
+        return StaticStates(self.model, self.config.static_tokens)
+
+    def _state(self, cache: StaticDecoder) -> Tensor | None:
+        assert isinstance(cache, StaticStates)
+        return None if cache.state is None else cache.state.clone()

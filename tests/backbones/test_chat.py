@@ -143,3 +143,28 @@ def test_fewer_bits_answer_much_the_same(chat_folder: Path, bits: int, least: fl
 def test_other_numbers_of_bits_are_refused(chat_folder: Path) -> None:
     with pytest.raises(ConfigError, match="bits: 3 is not possible; choose from 0, 8, 4"):
         ChatResponder.load(chat_folder, bits=3)
+
+
+def test_a_static_cache_answers_as_one_that_grows(responder: ChatResponder) -> None:
+    static = ChatResponder(responder.model, responder.tokenizer, replace(responder.config, static=True))
+    for seed in range(3):
+        found = static.answer(HEARD, seen(), Conversation(), seed)
+        assert found == responder.answer(HEARD, seen(), Conversation(), seed)
+    assert static._static is not None
+    small = ChatResponder(responder.model, responder.tokenizer, replace(static.config, static_tokens=64))
+    assert small.answer(HEARD, seen(), Conversation(), 0) == responder.answer(HEARD, seen(), Conversation(), 0)
+    assert small._static is None  # the prompt alone is longer
+
+
+def test_two_at_once_do_not_share_a_static_cache(responder: ChatResponder) -> None:
+    static = ChatResponder(responder.model, responder.tokenizer, replace(responder.config, static=True))
+    first = static.answers(HEARD, seen(), Conversation(), 1)
+    begun = next(first)
+    other = static.answer(HEARD, seen("happy"), Conversation(), 2)
+    *_, last = [begun, *first]
+    assert last == responder.answer(HEARD, seen(), Conversation(), 1)
+    assert other == responder.answer(HEARD, seen("happy"), Conversation(), 2)
+    abandoned = static.answers(HEARD, seen(), Conversation(), 1)
+    next(abandoned)
+    abandoned.close()
+    assert static._free.acquire(blocking=False)  # given back

@@ -202,3 +202,17 @@ def test_a_reply_of_few_tokens_is_voiced_too(assistant: Assistant) -> None:
     voice = assistant.parts.voice
     assert isinstance(voice, CodeVoice)
     assert sum(map(len, voice.follow(iter([short])))) > 0
+
+
+def test_a_static_cache_keeps_the_same_states(assistant: Assistant) -> None:
+    responder = assistant.parts.responder
+    assert isinstance(responder, EmpathyResponder)
+    wanted = answers_of(assistant)
+    responder.config = replace(responder.config, static=True)
+    found = answers_of(assistant)
+    assert responder._static is not None
+    assert [a.reply.text for a in found] == [a.reply.text for a in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.written is not None
+        assert other.written is not None
+        torch.testing.assert_close(one.written.states, other.written.states, atol=1e-4, rtol=1e-3)
