@@ -6,6 +6,7 @@ Shapes: N samples, L tokens, V vocabulary, T frames.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import DynamicCache, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 from transformers.generation import GenerationMixin
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
@@ -247,11 +248,16 @@ class Workshop:
             return hearing(sound).slots
 
         count = hear().shape[1] + PROMPT_TOKENS
-        labels = self._ids(model, count + QUERY_TOKENS).expand(len(EMOTIONS), -1)
+        read, labels = self._ids(model, count + QUERY_TOKENS), self._ids(model, 2).expand(len(EMOTIONS), -1)
+        kept = DynamicCache(config=model.config)
+        with torch.inference_mode():
+            model(input_ids=read, past_key_values=kept, use_cache=True, logits_to_keep=1)
 
         @torch.inference_mode()
         def weigh() -> Tensor:
-            return model(input_ids=labels, use_cache=False, logits_to_keep=2).logits
+            cache = copy.deepcopy(kept)
+            cache.batch_repeat_interleave(len(EMOTIONS))
+            return model(input_ids=labels, past_key_values=cache, use_cache=True).logits
 
         steps = {"Whisper, WavLM and adapters": hear, "labels of the tone": weigh}
         return Stage(spec.model, steps, self._written(model, count, QUERY_TOKENS))

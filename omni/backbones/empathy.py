@@ -70,9 +70,11 @@ class EmpathyListener(LpeListener):
         slots = self.chat.hearing(samples).slots
         ids = self.chat.asked(slots.shape[1]) + self.chat.plain(HEARD)
         stops = {self.chat.plain("\n")[0], self.chat.ends}
-        written, confidence = self.chat.write(self.chat.embed(ids, [slots]), list(stops), _LONGEST_TOKENS)
+        cache = DynamicCache(config=self.chat.llm.config)
+        written, confidence = self.chat.write(self.chat.embed(ids, [slots]), list(stops), _LONGEST_TOKENS, cache)
         text = normalise(str(self.chat.tokenizer.decode(written, skip_special_tokens=True)).split("\n")[0])
-        felt = self.chat.label_logits([*ids, *written, *self.chat.plain(f"\n{FELT}")], slots, EMOTIONS)
+        unread = written[cache.get_seq_length() - len(ids) :]
+        felt = self.chat.label_logits(cache, [*unread, *self.chat.plain(f"\n{FELT}")], EMOTIONS)
         return text, confidence, slots, felt
 
 

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from omni.answers import Written
 from omni.backbones import lora
@@ -123,14 +123,23 @@ class EmpathyChat(SpeechChat):
         return Written(embeddings[0, len(ids) :], states[0, len(ids) :])
 
     @torch.inference_mode()
-    def label_logits(self, ids: Sequence[int], slots: Tensor, labels: Sequence[str]) -> Tensor:
-        """Log-likelihood [1, labels] of each label after a prompt [L] that holds the sound's slots [1, K, H]."""
+    def label_logits(self, cache: DynamicCache, ids: Sequence[int], labels: Sequence[str]) -> Tensor:
+        """Log-likelihood [1, labels] of each label after what a cache holds and the ids [L]; the cache is used up."""
         ways = [self.plain(f" {label}") for label in labels]
-        most = max(map(len, ways))
-        rows = torch.cat([self.embed([*ids, *way, *[self.ends] * (most - len(way))], [slots]) for way in ways])
-        logits = self.llm(inputs_embeds=rows, use_cache=False, logits_to_keep=most + 1).logits.float().log_softmax(-1)
-        found = [sum(float(logits[row, n, token]) for n, token in enumerate(way)) for row, way in enumerate(ways)]
-        return torch.tensor([found])
+        row = torch.tensor([list(ids)], device=self.llm.device)
+        first = self.llm(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
+        found = first.float().log_softmax(-1).cpu()[[way[0] for way in ways]]
+        most = max(map(len, ways)) - 1
+        if most:
+            cache.batch_repeat_interleave(len(ways))
+            rows = torch.tensor([(way[:-1] + [self.ends] * most)[:most] for way in ways], device=self.llm.device)
+            logits = (
+                self.llm(input_ids=rows, past_key_values=cache, use_cache=True).logits.float().log_softmax(-1).cpu()
+            )
+            found = found + torch.tensor(
+                [sum(float(logits[r, n, t]) for n, t in enumerate(way[1:])) for r, way in enumerate(ways)]
+            )
+        return found[None]
 
     @property
     def ends(self) -> int:

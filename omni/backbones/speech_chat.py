@@ -89,9 +89,14 @@ class SpeechChat(nn.Module):
     # -- listening -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def write(self, embeddings: Tensor, stops: Sequence[int], most: int) -> tuple[list[int], float]:
-        """Greedily written ids after a prompt [1, L, H] up to one of `stops`, and the mean probability of their tokens."""
-        cache, model = DynamicCache(config=self.llm.config), self.llm
+    def write(
+        self, embeddings: Tensor, stops: Sequence[int], most: int, cache: DynamicCache | None = None
+    ) -> tuple[list[int], float]:
+        """Greedily written ids after a prompt [1, L, H] up to one of `stops`, and the mean probability of their tokens.
+
+        A `cache`, empty at first, keeps what was read: the prompt and the ids, the last one left out if `most` were written.
+        """
+        cache, model = DynamicCache(config=self.llm.config) if cache is None else cache, self.llm
         ids: list[int] = []
         chances: list[float] = []
         given: dict[str, Any] = {"inputs_embeds": embeddings}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from transformers import DynamicCache
 
 from omni.answers import Answer, Following, Written
 from omni.assistant import Assistant
@@ -174,8 +175,11 @@ def test_words_that_are_not_its_own_are_read_aloud(assistant: Assistant) -> None
 def test_labels_are_weighed_as_one_by_one(assistant: Assistant) -> None:
     chat = assistant.parts.listener.chat  # type: ignore[attr-defined]
     slots = chat.hearing(voiced_clip(0.8)).slots
-    ids = chat.asked(slots.shape[1]) + chat.plain("Felt:")
-    found = chat.label_logits(ids, slots, EMOTIONS)
+    before, felt = chat.asked(slots.shape[1]), chat.plain("Felt:")
+    ids, cache = before + felt, DynamicCache(config=chat.llm.config)
+    with torch.inference_mode():
+        chat.llm(inputs_embeds=chat.embed(before, [slots]), past_key_values=cache, use_cache=True)
+    found = chat.label_logits(cache, felt, EMOTIONS)
     for label, value in zip(EMOTIONS, found[0].tolist(), strict=True):
         way = chat.plain(f" {label}")
         with torch.no_grad():
@@ -216,3 +220,25 @@ def test_a_static_cache_keeps_the_same_states(assistant: Assistant) -> None:
         assert one.written is not None
         assert other.written is not None
         torch.testing.assert_close(one.written.states, other.written.states, atol=1e-4, rtol=1e-3)
+
+
+def test_the_tone_is_weighed_after_all_that_was_written(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the words were cut off at the longest allowed, so that the last one was not read yet."""
+    listener = assistant.parts.listener
+    assert isinstance(listener, EmpathyListener)
+    read: list[list[int]] = []
+    weigh = listener.chat.label_logits
+
+    def label_logits(cache: DynamicCache, ids: list[int], labels: tuple[str, ...]) -> torch.Tensor:
+        read.append(list(ids))
+        return weigh(cache, ids, labels)
+
+    monkeypatch.setattr(listener.chat, "label_logits", label_logits)
+    monkeypatch.setattr("omni.backbones.empathy._LONGEST_TOKENS", 3)
+    stops: list[int] = []
+    write = listener.chat.write
+    monkeypatch.setattr(listener.chat, "write", lambda e, _, most, cache: write(e, stops, most, cache))
+    listener._window(voiced_clip(0.8))
+    felt = listener.chat.plain("\nFelt:")
+    assert len(read[0]) == 1 + len(felt)
+    assert read[0][1:] == felt
