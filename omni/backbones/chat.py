@@ -38,6 +38,9 @@ assistant cannot do. No therapy phrases."""
 LINES = {"need": "Need", "strategy": "Strategy", "intent": "Intent", "style": "Style"}
 _RELATION = {"agrees": "fits the words", "adds": "adds a feeling that the words leave out"}
 _LONGEST_THOUGHT_TOKENS = 80
+#: A first clause of so many words may be spoken before its sentence is whole: that is when the person hears something.
+_CLAUSE_WORDS = 6
+_CLAUSE_END = re.compile(r"[,;:]\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 
 
@@ -65,7 +68,7 @@ class _Reading:
 
 
 class _Spoken:
-    """What was sampled of a reply: ids, their states where they are kept, the sentences that are whole."""
+    """What was sampled of a reply: ids, their states where they are kept, the sentences that are whole, and a first clause."""
 
     def __init__(self, responder: ChatResponder) -> None:
         self._responder, self._told = responder, 0
@@ -85,6 +88,9 @@ class _Spoken:
         if "\n" in text.strip():
             return False
         done = [m.end() for m in _SENTENCE_END.finditer(text)]
+        if not self._told and not done:
+            clauses = [m.end() for m in _CLAUSE_END.finditer(text)]
+            done = [end for end in clauses if len(text[:end].split()) >= _CLAUSE_WORDS][:1]
         if done and done[-1] > self._told and text[self._told : done[-1]].strip():
             self.sentences.append(Sentence(text[self._told : done[-1]].strip()))
             self._told = done[-1]

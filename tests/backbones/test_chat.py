@@ -97,6 +97,22 @@ def test_sentences_are_cut_where_they_end(responder: ChatResponder, monkeypatch:
     assert [s.text for s in found] == ["That's hard.", "How old was he?", "Tell me"]
 
 
+def test_the_first_clause_does_not_wait_for_its_sentence(
+    responder: ChatResponder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = " My dog, and the train is late, too. The dog ran away, so late."
+    script = [*responder._plain(text), next(iter(responder.ends))]
+    monkeypatch.setattr("omni.backbones.chat.nucleus", lambda *_: torch.tensor([script.pop(0)]))
+    spoken = _Spoken(responder)
+    grown = [
+        [s.text for s in found]
+        for found in responder._sentences(responder._read(responder._plain("Reply:")), 0, spoken)
+    ]
+    assert grown[0] == ["My dog, and the train is late,"]  # two words alone are too few
+    assert grown[-1][1:] == ["too.", "The dog ran away, so late."]
+    assert " ".join(grown[-1]) == text.strip()
+
+
 def test_a_new_line_ends_the_reply(responder: ChatResponder, monkeypatch: pytest.MonkeyPatch) -> None:
     script = responder._plain(" Good. Yes\nNeed: none")
     monkeypatch.setattr("omni.backbones.chat.nucleus", lambda *_: torch.tensor([script.pop(0)]))
