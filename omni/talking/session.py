@@ -120,12 +120,18 @@ class Session:
             self.clear()
             if answer:
                 self.answer(query)
+            else:
+                self._deliver(Committed(len(query), 0, query))
             return query
 
-    def answer(self, query: np.ndarray) -> int:
-        """Begin the reply to samples [N], instead of the one under way. Returns its generation. BusyError: try later."""
+    def answer(self, query: np.ndarray, told: bool = False) -> int:
+        """Begin the reply to samples [N], instead of the one under way; `told`: `Committed` was delivered for them before.
+
+        Returns its generation. BusyError: try later.
+        """
         with self._lock:
             self._interrupt(self._pushed)
+            fresh = None if told else query
             query, self._carried = np.concatenate([self._carried, query]), np.zeros(0, np.float32)
             generation = self.generation = self.generation + 1
             rate = self.assistant.parts.voice.sample_rate_hz
@@ -137,7 +143,7 @@ class Session:
             except BusyError:
                 self._live = False
                 raise
-            self._deliver(Committed(len(query), generation))
+            self._deliver(Committed(len(query), generation, fresh))
             return generation
 
     def clear(self) -> None:
@@ -207,6 +213,8 @@ class Session:
         self._drop(stop)
         if self.listening.answers:
             self.answer(query)
+        else:
+            self._deliver(Committed(len(query), 0, query))
 
     def _drop(self, until: int) -> None:
         self._sound, self._first = self._sound[max(until - self._first, 0) :], max(until, self._first)
