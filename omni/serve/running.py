@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
+import multiprocessing
+import multiprocessing.connection
+import signal
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from omni.assistant import Assistant
+from omni.errors import ModelError
 from omni.serve.app import make_app
 from omni.serve.config import ServeConfig
 
@@ -33,18 +36,6 @@ class Loading:
         return assistant
 
 
-@dataclass(frozen=True)
-class Application:
-    """Makes the application in the process that serves it."""
-
-    loading: Loading
-    config: ServeConfig
-
-    def __call__(self) -> Any:
-        logging.getLogger("omni").setLevel(logging.INFO if self.config.log_text else logging.WARNING)
-        return make_app(self.loading.load(), self.config)
-
-
 class Server(uvicorn.Server):
     """uvicorn's server, which hands out what was begun before it closes connections."""
 
@@ -58,28 +49,50 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_config(app: Any, config: ServeConfig, **more: Any) -> uvicorn.Config:
-    """How uvicorn serves an application, or what makes one (`factory=True`)."""
+def server_config(app: Any, config: ServeConfig) -> uvicorn.Config:
+    """How uvicorn serves an application."""
     return uvicorn.Config(
         app,
         host=config.host,
         port=config.port,
         ws_max_size=LARGEST_MESSAGE,
-        limit_concurrency=1000,
         timeout_graceful_shutdown=5,
         access_log=False,
-        log_level="info",
         server_header=False,
-        **more,
     )
 
 
 def serve(loading: Loading, config: ServeConfig, workers: int = 1) -> None:
-    """Serve until told to stop. With several `workers` each loads the weights and has limits and figures of its own."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    given = server_config(Application(loading, config), config, factory=True, workers=workers)
-    server = Server(given)
+    """Serve until told to stop. With several `workers` each loads the weights and has limits and figures of its own.
+
+    ModelError if a process ends by itself; what loading raises.
+    """
     if workers == 1:
-        server.run()
-        return
-    Multiprocess(given, target=server.run, sockets=[given.bind_socket()]).run()
+        return _serve(loading, config)
+    shared = server_config(None, config).bind_socket()
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_serve, args=(loading, config, shared)) for _ in range(workers)]
+    stopped: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        stopped.append(number)
+        for process in processes:
+            process.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    for process in processes:
+        process.start()
+    multiprocessing.connection.wait([process.sentinel for process in processes])
+    if not stopped:
+        stop(0, None)
+    for process in processes:
+        process.join()
+    if stopped == [0]:
+        raise ModelError("a serving process ended by itself; its message is above; serve with --workers 1 to see more")
+
+
+def _serve(loading: Loading, config: ServeConfig, shared: socket.socket | None = None) -> None:
+    logging.getLogger("omni").setLevel(logging.INFO if config.log_text else logging.WARNING)
+    server = Server(server_config(make_app(loading.load(), config), config))
+    server.run(None if shared is None else [shared])

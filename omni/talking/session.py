@@ -249,7 +249,10 @@ class Session:
         heard is put before the next one."""
         if not self._live or self._replying is None:
             return
-        over, self._live = self._over(at), False
+        # without a microphone that is always open, or if speech may not interrupt, a whole reply counts as heard
+        listening, whole = self.listening, self._replying.made and self._told is None
+        heard = whole and not (listening.hands_free and listening.interrupts)
+        over, self._live = heard or self._over(at), False
         if over:
             return
         played_ms = self._position_ms(at)

@@ -19,6 +19,7 @@ from omni.audio.io import encode, read_audio
 from omni.serve.app import make_app
 from omni.serve.config import ServeConfig
 from omni.serve.running import Server, server_config
+from omni.serve.sound import RAW_HZ, Resampler
 from omni.turns import Audio, Heard
 from tests.tiny import REPOSITORY
 
@@ -94,6 +95,13 @@ def speech() -> Audio:
 @pytest.fixture(scope="session")
 def wav(speech: Audio) -> bytes:
     return encode(speech, ".wav")
+
+
+@pytest.fixture
+def said(speech: Audio) -> np.ndarray:
+    """The query at 24 kHz."""
+    up = Resampler(16_000, RAW_HZ)
+    return np.concatenate([up.push(speech.samples), up.flush()])
 
 
 @contextmanager

@@ -123,6 +123,16 @@ def test_a_query_whose_reply_nobody_heard_goes_before_the_next(talk: Talk, speec
     assert len(session.conversation.turns) == 1
 
 
+def test_a_whole_reply_counts_as_heard_when_turns_are_committed(talk: Talk, speech: np.ndarray) -> None:
+    session, kept = talk(listening=BY_HAND)
+    for count in (1, 2):
+        push(session, speech[:9600])
+        session.commit()
+        kept.wait(ReplyEnded, count)
+    assert kept.of(Interrupted) == []
+    assert [t.reply.text for t in session.conversation.turns] == [e.turn.reply.text for e in kept.of(ReplyEnded)]
+
+
 def test_truncate_cuts_the_text(talk: Talk, speech: np.ndarray) -> None:
     session, kept = talk(listening=BY_HAND)
     with pytest.raises(InputError, match="no reply"):
