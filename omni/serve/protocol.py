@@ -36,6 +36,7 @@ class Response:
     aloud: bool
     began: float
     asked: str  # the item of the query
+    seconds: float  # how long the query is
     id: str = field(default_factory=lambda: name("resp"))
     item: str = field(default_factory=lambda: name("item"))
     understood: events.Understood | None = None
@@ -101,7 +102,9 @@ class Protocol:
             aloud = self.settings.aloud if self.aloud_once is None else self.aloud_once
             self.aloud_once = None
             asked = self.items[-1] if self.items else ""
-            self.response = self.last = Response(event.generation, aloud, time.perf_counter(), asked)
+            self.response = self.last = Response(
+                event.generation, aloud, time.perf_counter(), asked, event.samples / RATE_HZ
+            )
             yield {"type": "response.created", "response": self.response.plain("in_progress")}
 
     def _taken(self) -> Iterator[Message]:
@@ -129,7 +132,7 @@ class Protocol:
                 "item_id": response.asked,
                 "content_index": 0,
                 "transcript": event.heard.text,
-                "usage": {"type": "duration", "seconds": 0.0},
+                "usage": {"type": "duration", "seconds": response.seconds},
             }
 
     def _planned(self, event: events.Planned) -> Iterator[Message]:

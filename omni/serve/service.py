@@ -36,7 +36,7 @@ class Service:
             Places(config.most_sessions),
         )
         self.metrics = Metrics(lambda: self.worker.tasks, lambda: self.places.taken)
-        self.draining, self.ready, self.requests = False, True, 0
+        self.draining, self.requests = False, 0
         self._turns: OrderedDict[str, Turn] = OrderedDict()
 
     def check_model(self, name: str | None) -> None:

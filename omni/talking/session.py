@@ -141,7 +141,7 @@ class Session:
             try:
                 self.worker.follow(lambda: self._made(replying), lambda: self.generation == generation and self._live)
             except BusyError:
-                self._live = False
+                self._live, self._carried = False, query  # it is answered with the next one
                 raise
             self._deliver(Committed(len(query), generation, fresh))
             return generation
