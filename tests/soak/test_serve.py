@@ -34,7 +34,7 @@ SPREAD_S = 16.0
 
 @dataclass
 class Told:
-    """What one talker was told, and how long they waited, in seconds from the end of speech to the first sound."""
+    """What one talker was told, and how long they waited, in seconds from the recording's end to the first sound."""
 
     heard: list[str] = field(default_factory=list)
     replied: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ def test_thirty_two_conversations_at_once(address: str, note: Note) -> None:
     single = np.array([w for told in alone for w in told.waited_s])
     at = [f"{np.percentile(waited, q):.1f}" for q in (50, 90, 99)]
     note(
-        f"{SESSIONS} sessions, {len(waited)} turns in {spent:.0f} s, none lost, each as alone; first sound after "
-        f"{at[0]} s (p50), {at[1]} s (p90), {at[2]} s (p99), the pause that ends a turn included; "
-        f"alone {np.median(single):.1f} s with sound sent faster than real time"
+        f"{SESSIONS} sessions in real time, begun over {SPREAD_S:.0f} s, a process for each core: {len(waited)} turns in "
+        f"{spent:.0f} s, none lost, each as alone; first sound {at[0]} s (p50), {at[1]} s (p90), {at[2]} s (p99) after the "
+        f"recording's end; alone, with sound sent faster than real time, {np.median(single):.1f} s"
     )
