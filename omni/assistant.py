@@ -106,7 +106,7 @@ class Assistant:
         pieces = join(self.parts.voice.speak(sentence, style) for sentence in sentences(text))
         return Audio(np.concatenate([*pieces, np.zeros(0, np.float32)]), self.parts.voice.sample_rate_hz)
 
-    def _voice(self, answers: Iterable[Answer]) -> Iterator[np.ndarray]:
+    def voice(self, answers: Iterable[Answer]) -> Iterator[np.ndarray]:
         """The reply's sound in pieces; each sentence is spoken as soon as it is there, or even as it is written."""
         if isinstance(self.parts.voice, Following):
             return self.parts.voice.follow(iter(answers))
@@ -138,7 +138,7 @@ class Assistant:
                 yield answer
 
         pieces: list[np.ndarray] = []
-        for piece in self._voice(thinking()):
+        for piece in self.voice(thinking()):
             if not pieces:
                 clock.spent_ms["first_sound"] = 1000 * (time.perf_counter() - began)
             pieces.append(piece)
@@ -160,7 +160,7 @@ class Assistant:
 
         def answering(samples: np.ndarray) -> Iterator[np.ndarray]:
             heard, perception = self.hear(Audio(samples, self.config.audio.sample_rate_hz))
-            yield from self._voice(self.parts.responder.answers(heard, perception, conversation, seed))
+            yield from self.voice(self.parts.responder.answers(heard, perception, conversation, seed))
 
         yield from answered(blocks, answering)
 
@@ -170,5 +170,5 @@ class Assistant:
         noise = (generator.standard_normal(self.config.audio.sample_rate_hz) * 0.01).astype(np.float32)
         heard, perception = self.hear(Audio(noise))
         answers = self.parts.responder.answers(Heard("hello", 1.0), perception, Conversation())
-        if not list(self._voice(answers)):
+        if not list(self.voice(answers)):
             raise ModelError("the voice made no sound; the checkpoint is damaged, fetch it again")

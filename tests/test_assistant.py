@@ -202,7 +202,7 @@ def test_a_voice_that_reads_states_gets_one_for_each_word(
     ids = vocabulary.encode(words)
     states, starts = torch.randn(len(ids), 32), tuple(vocabulary.word_starts(ids))
     answer = replace(answer, sentences=(Sentence(vocabulary.spell(words), states, starts),))
-    assert list(understanding._voice([answer]))
+    assert list(understanding.voice([answer]))
     spoken, given = seen[0]
     places = given["unit_to_token"]
     assert torch.equal(given["llm_states"], states)

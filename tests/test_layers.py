@@ -13,7 +13,7 @@ LAYERS = (
     "errors", "files", "config", "hub", "preset", "sizes", "turns", "phones", "text", "spoken", "audio", "nn", "models",
     "answers", "backbones",
     "answering", "anticipation",
-    "checkpoint", "assemble", "card", "packing", "empathy", "data", "train", "assistant", "evaluation",
+    "checkpoint", "assemble", "card", "packing", "empathy", "data", "train", "assistant", "talking", "evaluation",
     "batch", "serve", "bench", "demo", "cli", "__main__",
 )  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,0 +1,1 @@
+"""The assistant over HTTP and WebSockets, as clients of the OpenAI API speak it."""

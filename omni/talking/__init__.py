@@ -1,0 +1,1 @@
+"""A conversation as it happens: who speaks when, what is played, what is cut short."""
