@@ -1,4 +1,4 @@
-"""The command line: omni reply | hear | serve | info | download | data | train | eval | bench | synth | words | pack.
+"""The command line: every command of `omni`; `omni --help` lists them.
 
 Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
 written; 5 weights or configuration; 6 data; 130 interrupted.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from omni import __version__
-from omni.errors import ModelError, OmniError, UsageError
+from omni.errors import InputError, ModelError, OmniError, UsageError
 
 
 def _perceived(perception: Any) -> dict[str, Any]:
@@ -106,6 +106,25 @@ def _hear(options: argparse.Namespace) -> int:
             row["error"] = str(error)
         print(json.dumps(row, ensure_ascii=False), flush=True)
     return failed
+
+
+def _batch(options: argparse.Namespace) -> int:
+    if options.preset is None and options.device != "auto":
+        raise UsageError("--device is for presets; omni-mini runs on the processor")
+    if options.preset is not None and options.model is not None:
+        raise UsageError("--preset names every part; leave out --model, or write a preset of your own")
+    from omni.batch.job import Job
+    from omni.batch.run import Options, run
+
+    job = Job(options.model, options.preset, options.device, f".{options.format}", options.text_only)
+    chosen = Options(options.workers, options.retry_failed, options.report, options.engine, options.address)
+    summary = run(options.input, Path(options.out), job, chosen)
+    print(f"{summary.queries - summary.failed} of {summary.queries} answered: {Path(options.out) / 'manifest.jsonl'}")
+    if summary.failed:
+        print(
+            f"omni: {summary.failed} failed, see `error` in the manifest; --retry-failed tries again", file=sys.stderr
+        )
+    return InputError.exit_code if summary.failed else 0
 
 
 def _download(options: argparse.Namespace) -> int:
@@ -353,6 +372,16 @@ def parser() -> argparse.ArgumentParser:
     served.add_argument("--api-key-file", metavar="FILE", help="API keys, one in a line; without it none is asked for")
     served.add_argument("--log-text", action="store_true", help="write what is said and replied into the log")
     served.add_argument("--workers", type=int, default=1, help="processes, each with its own weights (default 1)")
+    batch = command("batch", _batch, "answer many recordings; begun again, it goes on where it was stopped")
+    batch.add_argument("input", help="a folder, a glob in quotes, a manifest (.jsonl, .csv) or tar shards")
+    batch.add_argument("out", help="folder for replies, manifest.jsonl and timings.jsonl")
+    batch.add_argument("--workers", type=int, help="processes of one thread each (default: one for each core)")
+    batch.add_argument("--format", choices=("wav", "flac", "mp3", "opus"), default="wav", help="default wav")
+    batch.add_argument("--text-only", action="store_true", help="reply in words alone, without sound")
+    batch.add_argument("--retry-failed", action="store_true", help="try queries again that failed before")
+    batch.add_argument("--report", action="store_true", help="write report.html too, to listen and look through")
+    batch.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: several machines")
+    batch.add_argument("--address", help="the Ray cluster, HOST:PORT (default: start Ray on this machine)")
     info = command("info", _info, "what is installed; checks every hash")
     info.add_argument("--json", action="store_true")
     info.add_argument("--presets", action="store_true", help="size, licence, memory and downloads of every preset")
@@ -360,7 +389,7 @@ def parser() -> argparse.ArgumentParser:
     download.add_argument("preset", help="name of a preset, or its YAML file")
     download.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     evaluate = command("eval", _eval, "measure and write docs/results.md")
-    for one in (reply, hear, served, evaluate):
+    for one in (reply, hear, served, evaluate, batch):
         one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
     data = commands.add_parser("data", help="fetch corpora, pack them into shards", description="Corpora to train on.")
@@ -416,7 +445,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors that a person can mend are one line on standard error."""
     options = parser().parse_args(arguments)
-    if options.command in ("reply", "hear", "serve", "eval", "bench"):
+    if options.command in ("reply", "hear", "serve", "eval", "bench", "batch"):
         # One query is too small to share out: threads that wait for each other cost more than they bring, above all
         # on a busy machine. Read by torch when it is first imported.
         os.environ.setdefault("OMP_NUM_THREADS", "1")

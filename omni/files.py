@@ -60,7 +60,7 @@ def atomic_write(path: Path | str, force: bool = False) -> Iterator[Path]:
     """
     target = check_writable(path, force)
     temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.part")
-    try:
+    with disk_errors(path):
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # the umask decides, as for open()
         try:
             yield temporary
@@ -68,6 +68,13 @@ def atomic_write(path: Path | str, force: bool = False) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Context manager that turns a full or read-only disk and the like into OutputError; `path` is named."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
