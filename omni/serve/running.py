@@ -8,14 +8,15 @@ import multiprocessing.connection
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from omni.assistant import Assistant
 from omni.errors import ModelError
-from omni.serve.app import make_app
 from omni.serve.config import ServeConfig
+
+if TYPE_CHECKING:
+    from omni.assistant import Assistant
 
 #: Bytes of one message of a realtime connection.
 LARGEST_MESSAGE = 4_000_000
@@ -31,6 +32,8 @@ class Loading:
 
     def load(self) -> Assistant:
         """Load it and run every part once."""
+        from omni.assistant import Assistant
+
         assistant = Assistant.load(self.model) if self.preset is None else Assistant.of_preset(self.preset, self.device)
         assistant.warm_up()
         return assistant
@@ -93,6 +96,8 @@ def serve(loading: Loading, config: ServeConfig, workers: int = 1) -> None:
 
 
 def _serve(loading: Loading, config: ServeConfig, shared: socket.socket | None = None) -> None:
+    from omni.serve.app import make_app  # here, so that a process that only watches others loads no models
+
     logging.getLogger("omni").setLevel(logging.INFO if config.log_text else logging.WARNING)
     server = Server(server_config(make_app(loading.load(), config), config))
     server.run(None if shared is None else [shared])
