@@ -260,6 +260,14 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    if options.batch:
+        if options.preset is not None or options.random_weights:
+            raise UsageError("--batch times omni-mini; leave out --preset and --random-weights")
+        from omni.bench_batch import run_bench
+
+        queries = [Path(q) for q in options.queries] or None
+        print(json.dumps(run_bench(options.model, Path(options.out), queries, options.copies), indent=2))
+        return 0
     if options.preset is not None or options.random_weights:
         return _bench_preset(options)
     for option, chosen in (
@@ -422,6 +430,8 @@ def parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "latency, real-time factor and memory")
     bench.add_argument("queries", nargs="*")
     bench.add_argument("--out", default="docs")
+    bench.add_argument("--batch", action="store_true", help="queries a minute of omni batch instead")
+    bench.add_argument("--copies", type=int, default=20, help="--batch: how often each query is answered (default 20)")
     bench.add_argument("--preset", help="speed of a preset's published models instead; with --random-weights")
     bench.add_argument("--random-weights", action="store_true", help="build them from their kept configurations")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where they run")

@@ -30,7 +30,9 @@ _ADDRESS = re.compile(r"auto|(ray://)?[A-Za-z0-9.\[\]:-]+:\d+")
 class Groups:
     """What Ray starts once for each worker."""
 
-    def __init__(self, out: str, job: dict[str, Any]) -> None:
+    def __init__(self, out: str, job: dict[str, Any], folder: str) -> None:
+        """`folder`: where the driver works, from which names in the list may be relative."""
+        os.chdir(folder)
         worker.one_thread()
         self.out, self.job = Path(out), Job(**job)
 
@@ -103,7 +105,7 @@ def _wave(todo: Todo, numbers: Sequence[int], workers: int) -> Iterator[int]:
     size = min(workers, len(rows))
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Groups,
-        fn_constructor_args=(str(todo.out.absolute()), asdict(todo.job)),
+        fn_constructor_args=(str(todo.out.absolute()), asdict(todo.job), str(Path.cwd())),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
         num_cpus=1,

@@ -30,6 +30,8 @@ HEADINGS: dict[str, str] = {
 _OF_PRESETS = ("prompting",)
 #: How names of results of presets with random weights begin.
 OF_PRESET = "bench-"
+#: The result of `omni bench --batch`, whose name begins so too.
+OF_BATCH = "bench-batch"
 _HEARS = (("listener", "words"), ("audio", "listener"))
 _THINKS = (
     (
@@ -52,7 +54,8 @@ _COMMANDS = {name: f"omni eval {name}" for name in HEADINGS} | {"bench": "omni b
 def headings(out: Path) -> dict[str, str]:
     """HEADINGS, and one more for each preset whose speed was measured into OUT/results."""
     presets = sorted(path.stem for path in (out / "results").glob(f"{OF_PRESET}*.json"))
-    return HEADINGS | {name: f"Speed of {name.removeprefix(OF_PRESET)} on random weights" for name in presets}
+    titles = {name: f"Speed of {name.removeprefix(OF_PRESET)} on random weights" for name in presets}
+    return HEADINGS | titles | ({OF_BATCH: "Speed of batches"} if OF_BATCH in titles else {})
 
 
 def commit() -> str:

@@ -44,7 +44,7 @@ def test_a_killed_worker_changes_nothing(checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_problems_come_back_as_they_are(tmp_path: Path) -> None:
-    workers = Groups(str(tmp_path), {"model": str(tmp_path / "none"), "suffix": ".wav"})
+    workers = Groups(str(tmp_path), {"model": str(tmp_path / "none"), "suffix": ".wav"}, str(Path.cwd()))
     done = workers({"number": [0], "queries": ["[]"], "again": [False]})
     assert done["number"] == [0]
     assert "ModelError" in done["problem"][0]
