@@ -1,4 +1,4 @@
-"""The command line: omni reply | hear | info | download | data | train | eval | bench | synth | words | pack.
+"""The command line: omni reply | hear | demo | info | download | data | train | eval | bench | synth | words | pack.
 
 Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
 written; 5 weights or configuration; 6 data; 130 interrupted.
@@ -106,6 +106,23 @@ def _hear(options: argparse.Namespace) -> int:
             row["error"] = str(error)
         print(json.dumps(row, ensure_ascii=False), flush=True)
     return failed
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from omni.demo import app
+    except ModuleNotFoundError as error:
+        raise UsageError(f"the demo needs {error.name}; install with: pip install 'omni-empathy[demo]'") from error
+    from omni.demo.studio import Studio
+
+    app.check_free(options.host, options.port)
+    assistant = _assistant(options)
+    assistant.warm_up()
+    if (warning := app.warning(options.host)) is not None:
+        print(f"omni: {warning}", file=sys.stderr)
+    print(f"open http://{options.host}:{options.port} in a browser; Ctrl-C ends it", flush=True)
+    app.serve(Studio(assistant, options.preset or "omni-mini", options.device), options.host, options.port)
+    return 0
 
 
 def _download(options: argparse.Namespace) -> int:
@@ -328,6 +345,9 @@ def parser() -> argparse.ArgumentParser:
     reply.add_argument("--vocoder", choices=("world", "neural"), help="vocoder (default: the checkpoint's)")
     hear = command("hear", _hear, "words and perception of many files, one JSON line each")
     hear.add_argument("files", nargs="+")
+    demo = command("demo", _demo, "talk in the browser: a page on this machine")
+    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    demo.add_argument("--port", type=int, default=7860, help="default 7860")
     info = command("info", _info, "what is installed; checks every hash")
     info.add_argument("--json", action="store_true")
     info.add_argument("--presets", action="store_true", help="size, licence, memory and downloads of every preset")
@@ -335,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
     download.add_argument("preset", help="name of a preset, or its YAML file")
     download.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     evaluate = command("eval", _eval, "measure and write docs/results.md")
-    for one in (reply, hear, evaluate):
+    for one in (reply, hear, demo, evaluate):
         one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
     data = commands.add_parser("data", help="fetch corpora, pack them into shards", description="Corpora to train on.")
@@ -391,7 +411,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors that a person can mend are one line on standard error."""
     options = parser().parse_args(arguments)
-    if options.command in ("reply", "hear", "eval", "bench"):
+    if options.command in ("reply", "hear", "demo", "eval", "bench"):
         # One query is too small to share out: threads that wait for each other cost more than they bring, above all
         # on a busy machine. Read by torch when it is first imported.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
