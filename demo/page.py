@@ -83,13 +83,13 @@ class Page:
             self.preset = gr.Dropdown(self.studio.presets, value=self.studio.first, label="Preset", elem_id="preset")
 
     def _style(self) -> None:
-        with gr.Column(elem_classes=["style", "panel"]):
+        with gr.Column(elem_classes="style"):
             gr.HTML('<h2>Say it another way</h2><p class="hint">The same words in another voice</p>')
             self.style = gr.Radio(list(STYLES), value="neutral", label="Style", elem_id="style")
             with gr.Row():
                 self.rate = gr.Slider(0.7, 1.4, 1.0, step=0.01, label="Rate", elem_id="rate", min_width=140)
                 self.pitch = gr.Slider(0.7, 1.4, 1.0, step=0.01, label="Pitch", elem_id="pitch", min_width=140)
-                self.energy = gr.Slider(-8, 6, 0.0, step=0.1, label="Energy (dB)", elem_id="energy", min_width=140)
+                self.energy = gr.Slider(-8, 6, 0.0, step=0.1, label="Energy", elem_id="energy", min_width=140)
             self.speak = gr.Button("Say it again like this", elem_id="speak", size="sm")
             self.again = gr.HTML(elem_id="again")
 
