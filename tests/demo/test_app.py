@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,28 @@ def test_after_a_cancel_no_stale_piece_comes(client: TestClient, visit: Visit) -
         _, pieces = until(line, "error")
         assert pieces == []
     assert generations == sorted(set(generations))
+
+
+@pytest.mark.slow
+def test_a_reply_that_leaks_into_the_microphone_never_stops_itself(
+    client: TestClient, visit: Visit, hearing: Any, spoken: Callable[[str], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty hands-free turns, each reply coming back 80 ms late at -20 dB."""
+    query, reply = spoken("water"), spoken("driving_test")
+    monkeypatch.setattr(hearing, "voice", lambda answers: (list(answers), iter([reply]))[1])
+    pause, leak = np.zeros(16_000, np.float32), np.concatenate([np.zeros(1280, np.float32), 0.1 * reply])
+    told: list[dict[str, Any]] = []
+    with client.websocket_connect(f"/talk/{visit.token}") as line:
+        line.receive_json()
+        line.send_json({"type": "start", "mode": "hands-free"})
+        for _ in range(21):  # what the last leak did would be told with the next turn
+            for block in blocks(np.concatenate([query, pause])):
+                line.send_bytes(block)
+            told += until(line, "done")[0]
+            for block in blocks(np.concatenate([leak, pause])):
+                line.send_bytes(block)
+    kinds = [message["type"] for message in told]
+    assert (kinds.count("speech"), kinds.count("done"), kinds.count("stop")) == (21, 21, 0)
 
 
 def test_what_cannot_be_heard_is_a_card_and_the_line_goes_on(client: TestClient, visit: Visit) -> None:
