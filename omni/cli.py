@@ -1,4 +1,4 @@
-"""The command line: omni reply | hear | demo | info | download | data | train | eval | bench | synth | words | pack.
+"""The command line: omni reply | hear | demo | serve | info | download | data | train | eval | bench | synth | words | pack.
 
 Exit codes: 0 all went well; 1 something failed; 2 wrong options; 3 the query cannot be heard; 4 the output cannot be
 written; 5 weights or configuration; 6 data; 130 interrupted.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from omni import __version__
-from omni.errors import OmniError, UsageError
+from omni.errors import ModelError, OmniError, UsageError
 
 
 def _perceived(perception: Any) -> dict[str, Any]:
@@ -318,6 +318,25 @@ def _pack(options: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(options: argparse.Namespace) -> int:
+    if options.preset is None and options.device != "auto":
+        raise UsageError("--device is for presets; omni-mini runs on the processor")
+    if options.preset is not None and options.model is not None:
+        raise UsageError("--preset names every part; leave out --model")
+    if not 1 <= options.workers <= 64:
+        raise UsageError(f"--workers {options.workers}: allowed are 1 to 64; as many as there are cores is plenty")
+    try:
+        from omni.serve.config import ServeConfig, read_keys
+        from omni.serve.running import Loading, serve
+    except ImportError as error:
+        raise ModelError(f"serving needs {error.name}; install with: pip install 'omni-empathy[serve]'") from error
+
+    keys = read_keys(options.api_key_file) if options.api_key_file else ()
+    config = ServeConfig(options.host, options.port, keys, options.log_text)
+    serve(Loading(options.model, options.preset, options.device), config, options.workers)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     root = argparse.ArgumentParser(prog="omni", description="Talk to it; it answers in speech with empathy.")
@@ -348,6 +367,12 @@ def parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "talk in the browser: a page on this machine")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     demo.add_argument("--port", type=int, default=7860, help="default 7860")
+    served = command("serve", _serve, "serve the assistant over HTTP and WebSockets (docs/serving.md)")
+    served.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; another needs --api-key-file")
+    served.add_argument("--port", type=int, default=8000, help="default 8000")
+    served.add_argument("--api-key-file", metavar="FILE", help="API keys, one in a line; without it none is asked for")
+    served.add_argument("--log-text", action="store_true", help="write what is said and replied into the log")
+    served.add_argument("--workers", type=int, default=1, help="processes, each with its own weights (default 1)")
     info = command("info", _info, "what is installed; checks every hash")
     info.add_argument("--json", action="store_true")
     info.add_argument("--presets", action="store_true", help="size, licence, memory and downloads of every preset")
@@ -355,7 +380,7 @@ def parser() -> argparse.ArgumentParser:
     download.add_argument("preset", help="name of a preset, or its YAML file")
     download.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     evaluate = command("eval", _eval, "measure and write docs/results.md")
-    for one in (reply, hear, demo, evaluate):
+    for one in (reply, hear, demo, served, evaluate):
         one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
     data = commands.add_parser("data", help="fetch corpora, pack them into shards", description="Corpora to train on.")
@@ -411,7 +436,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors that a person can mend are one line on standard error."""
     options = parser().parse_args(arguments)
-    if options.command in ("reply", "hear", "demo", "eval", "bench"):
+    if options.command in ("reply", "hear", "demo", "serve", "eval", "bench"):
         # One query is too small to share out: threads that wait for each other cost more than they bring, above all
         # on a busy machine. Read by torch when it is first imported.
         os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,10 +26,14 @@ class SpeechStopped:
 
 @dataclass(frozen=True)
 class Committed:
-    """`samples` samples of speech are a query; the reply to it is begun."""
+    """`samples` samples of speech are a query; the reply to it is begun, unless `generation` is 0.
+
+    `query`: these samples [N], less what was carried over from before; None when they were told of before.
+    """
 
     samples: int
     generation: int
+    query: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,18 @@ class Session:
             self.clear()
             if answer:
                 self.answer(query)
+            else:
+                self._deliver(Committed(len(query), 0, query))
             return query
 
-    def answer(self, query: np.ndarray) -> int:
-        """Begin the reply to samples [N], instead of the one under way. Returns its generation. BusyError: try later."""
+    def answer(self, query: np.ndarray, told: bool = False) -> int:
+        """Begin the reply to samples [N], instead of the one under way; `told`: `Committed` was delivered for them before.
+
+        Returns its generation. BusyError: try later.
+        """
         with self._lock:
             self._interrupt(self._pushed)
+            fresh = None if told else query
             query, self._carried = np.concatenate([self._carried, query]), np.zeros(0, np.float32)
             generation = self.generation = self.generation + 1
             rate = self.assistant.parts.voice.sample_rate_hz
@@ -135,9 +141,9 @@ class Session:
             try:
                 self.worker.follow(lambda: self._made(replying), lambda: self.generation == generation and self._live)
             except BusyError:
-                self._live = False
+                self._live, self._carried = False, query  # it is answered with the next one
                 raise
-            self._deliver(Committed(len(query), generation))
+            self._deliver(Committed(len(query), generation, fresh))
             return generation
 
     def clear(self) -> None:
@@ -207,6 +213,8 @@ class Session:
         self._drop(stop)
         if self.listening.answers:
             self.answer(query)
+        else:
+            self._deliver(Committed(len(query), 0, query))
 
     def _drop(self, until: int) -> None:
         self._sound, self._first = self._sound[max(until - self._first, 0) :], max(until, self._first)
@@ -241,7 +249,10 @@ class Session:
         heard is put before the next one."""
         if not self._live or self._replying is None:
             return
-        over, self._live = self._over(at), False
+        # without a microphone that is always open, or if speech may not interrupt, a whole reply counts as heard
+        listening, whole = self.listening, self._replying.made and self._told is None
+        heard = whole and not (listening.hands_free and listening.interrupts)
+        over, self._live = heard or self._over(at), False
         if over:
             return
         played_ms = self._position_ms(at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from omni.talking.events import (
 )
 from omni.talking.replying import heard_part
 from omni.talking.session import Listening, Session
+from omni.talking.worker import BusyError, Worker
 from omni.turns import Audio
 from tests.talking.conftest import Kept, push
 
@@ -123,6 +125,16 @@ def test_a_query_whose_reply_nobody_heard_goes_before_the_next(talk: Talk, speec
     assert len(session.conversation.turns) == 1
 
 
+def test_a_whole_reply_counts_as_heard_when_turns_are_committed(talk: Talk, speech: np.ndarray) -> None:
+    session, kept = talk(listening=BY_HAND)
+    for count in (1, 2):
+        push(session, speech[:9600])
+        session.commit()
+        kept.wait(ReplyEnded, count)
+    assert kept.of(Interrupted) == []
+    assert [t.reply.text for t in session.conversation.turns] == [e.turn.reply.text for e in kept.of(ReplyEnded)]
+
+
 def test_truncate_cuts_the_text(talk: Talk, speech: np.ndarray) -> None:
     session, kept = talk(listening=BY_HAND)
     with pytest.raises(InputError, match="no reply"):
@@ -201,3 +213,21 @@ def test_sessions_at_once_give_what_each_gives_alone(talk: Talk, speech: np.ndar
 )
 def test_the_part_that_was_heard(share: float, text: str) -> None:
     assert heard_part("one two three four", share) == text
+
+
+def test_a_query_that_found_the_worker_full_is_answered_with_the_next(understanding: Any, speech: np.ndarray) -> None:
+    worker, kept, gate = Worker(most_tasks=1), Kept(), threading.Event()
+    session = Session(understanding, worker, kept, BY_HAND)
+    waiting = worker.submit(gate.wait, 10)
+    push(session, speech[:20_000])
+    with pytest.raises(BusyError, match="try again"):
+        session.commit()
+    gate.set()
+    assert waiting.result(10)
+    while worker.tasks:
+        time.sleep(0.001)
+    push(session, speech[20_000:])
+    session.commit()
+    kept.wait(ReplyEnded)
+    assert kept.of(Committed)[0].samples == len(speech)
+    assert worker.close(10)
