@@ -24,8 +24,8 @@ reply: $(VENV)/.installed
 	@$(BIN)/omni reply examples/driving_test.wav --force -o reply.wav
 
 test: $(VENV)/.installed-test
-	$(BIN)/ruff check omni tests
-	$(BIN)/ruff format --check omni tests
+	$(BIN)/ruff check omni demo tests
+	$(BIN)/ruff format --check omni demo tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 

@@ -127,6 +127,23 @@ def _batch(options: argparse.Namespace) -> int:
     return InputError.exit_code if summary.failed else 0
 
 
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from omni.demo import app
+    except ModuleNotFoundError as error:
+        raise UsageError(f"the demo needs {error.name}; install with: pip install 'omni-empathy[demo]'") from error
+    from omni.demo.studio import Studio
+
+    app.check_free(options.host, options.port)
+    assistant = _assistant(options)
+    assistant.warm_up()
+    if (warning := app.warning(options.host)) is not None:
+        print(f"omni: {warning}", file=sys.stderr)
+    print(f"open http://{options.host}:{options.port} in a browser; Ctrl-C ends it", flush=True)
+    app.serve(Studio(assistant, options.preset or "omni-mini", options.device), options.host, options.port)
+    return 0
+
+
 def _download(options: argparse.Namespace) -> int:
     from omni import hub
     from omni.backbones.kinds import check
@@ -374,6 +391,9 @@ def parser() -> argparse.ArgumentParser:
     reply.add_argument("--vocoder", choices=("world", "neural"), help="vocoder (default: the checkpoint's)")
     hear = command("hear", _hear, "words and perception of many files, one JSON line each")
     hear.add_argument("files", nargs="+")
+    demo = command("demo", _demo, "talk in the browser: a page on this machine")
+    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    demo.add_argument("--port", type=int, default=7860, help="default 7860")
     served = command("serve", _serve, "serve the assistant over HTTP and WebSockets (docs/serving.md)")
     served.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; another needs --api-key-file")
     served.add_argument("--port", type=int, default=8000, help="default 8000")
@@ -397,7 +417,7 @@ def parser() -> argparse.ArgumentParser:
     download.add_argument("preset", help="name of a preset, or its YAML file")
     download.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     evaluate = command("eval", _eval, "measure and write docs/results.md")
-    for one in (reply, hear, served, evaluate, batch):
+    for one in (reply, hear, served, evaluate, batch, demo):
         one.add_argument("--preset", help="name of a preset, or its YAML file (omni info --presets lists them)")
         one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1: where a preset's models run")
     data = commands.add_parser("data", help="fetch corpora, pack them into shards", description="Corpora to train on.")
@@ -455,7 +475,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors that a person can mend are one line on standard error."""
     options = parser().parse_args(arguments)
-    if options.command in ("reply", "hear", "serve", "eval", "bench", "batch"):
+    if options.command in ("reply", "hear", "serve", "eval", "bench", "batch", "demo"):
         # One query is too small to share out: threads that wait for each other cost more than they bring, above all
         # on a busy machine. Read by torch when it is first imported.
         os.environ.setdefault("OMP_NUM_THREADS", "1")

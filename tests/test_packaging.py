@@ -71,7 +71,7 @@ def test_every_listed_package_is_there_and_is_no_namespace_by_accident() -> None
             assert (folder / "__init__.py").is_file(), package
 
 
-@pytest.mark.parametrize("folder", ["omni", "checkpoints", "demo", "recipes"])
+@pytest.mark.parametrize("folder", ["omni", "checkpoints", "demo", "examples", "recipes"])
 def test_every_file_goes_into_the_wheel(folder: str) -> None:
     left_out = [str(p.relative_to(REPOSITORY)) for p in tracked(folder) if not taken(p)]
     assert left_out == []
