@@ -109,7 +109,11 @@ class Page:
         self.speak.click(self.respeak, [token, *sliders], shown, **quiet)
         self.names.input(self._doing(Visit.choose), [self.token, self.names], settled, **quiet)
         gr.on(
-            [self.rename.click, self.name.submit], self._doing(Visit.rename), [self.token, self.name], settled, **quiet
+            [self.rename.click, self.name.submit],
+            self._doing(Visit.rename, ""),
+            [self.token, self.name],
+            settled,
+            **quiet,
         )
         self.new.click(self._doing(Visit.new), self.token, settled, **quiet)
         self.delete.click(self._doing(Visit.delete), self.token, settled, **quiet)
@@ -199,12 +203,17 @@ class Page:
         except Exception as error:
             return [*self._failed(error)[: len(self.shown)], self.studio.first]
 
-    def _doing(self, action: Callable[..., Any]) -> Callable[..., list[Any]]:
+    def _doing(self, action: Callable[..., Any], written: str | None = None) -> Callable[..., list[Any]]:
+        """`written` is put into the box for a new name; None leaves what somebody may just be writing there."""
+
         def done(token: str, *given: str) -> list[Any]:
             try:
                 visit = self.visits.get(token)
                 action(visit, *given)
-                return self._settled(visit)
+                found = self._settled(visit)
+                if written is not None:
+                    found[len(self.shown) - 1] = written
+                return found
             except OmniError as error:
                 return self._failed(error)
 
@@ -220,7 +229,7 @@ class Page:
 
     def _settled(self, visit: Visit) -> list[Any]:
         style = visit.last.reply.style if visit.last else Style()
-        return [*self._show(visit)[:-1], "", style.name, style.rate, style.pitch, style.energy_db]
+        return [*self._show(visit), style.name, style.rate, style.pitch, style.energy_db]
 
     def _failed(self, error: Exception) -> list[Any]:
         if not isinstance(error, OmniError):
