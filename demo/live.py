@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from fastapi import WebSocket, WebSocketDisconnect
 
+from omni.assistant import Progress
 from omni.audio.pauses import KEPT_SAMPLES
 from omni.demo import panels
-from omni.demo.exchange import Progress
 from omni.demo.studio import Studio
 from omni.demo.visits import Visit, Visits
 from omni.errors import OmniError, UsageError

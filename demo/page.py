@@ -13,7 +13,6 @@ import gradio as gr
 from omni.assistant import Assistant
 from omni.audio.io import read_bytes
 from omni.demo import panels
-from omni.demo.exchange import exchange
 from omni.demo.studio import Studio
 from omni.demo.visits import Visit, Visits
 from omni.errors import OmniError, UsageError
@@ -163,7 +162,7 @@ class Page:
             talk = visit.talk
             assistant = self._assistant(visit)
             query = read_bytes(data, assistant.config.audio, name)
-            for progress in self.studio.steps(lambda: exchange(assistant, query, talk.conversation)):
+            for progress in self.studio.steps(lambda: assistant.steps(query, talk.conversation)):
                 visit.take(progress, talk)
                 visit.autoplay = progress.turn is not None
                 yield self._settled(visit) if progress.turn else [*self._show(visit), *[gr.skip()] * 4]

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from omni.demo.exchange import Progress
+from omni.assistant import Progress
 from omni.errors import UsageError
 from omni.turns import Audio, Conversation, Turn
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,17 @@ class Clock:
             yield
         finally:
             self.spent_ms[name] = self.spent_ms.get(name, 0.0) + 1000 * (time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What there is of a turn so far; `turn` once it is whole."""
+
+    query: Audio
+    heard: Heard
+    perception: Perception
+    reply: Reply | None = None
+    turn: Turn | None = None
 
 
 class Assistant:
@@ -102,9 +113,13 @@ class Assistant:
     # -- voicing -------------------------------------------------------------------------------------------------
 
     def say(self, text: str, style: Style) -> Audio:
-        """Speak a text in a style, a sentence at a time."""
-        pieces = join(self.parts.voice.speak(sentence, style) for sentence in sentences(text))
-        return Audio(np.concatenate([*pieces, np.zeros(0, np.float32)]), self.parts.voice.sample_rate_hz)
+        """Speak a text in a style."""
+        pieces = [*self.saying(text, style), np.zeros(0, np.float32)]
+        return Audio(np.concatenate(pieces), self.parts.voice.sample_rate_hz)
+
+    def saying(self, text: str, style: Style) -> Iterator[np.ndarray]:
+        """The pieces [n] of `say`, a sentence at a time."""
+        return join(self.parts.voice.speak(sentence, style) for sentence in sentences(text))
 
     def voice(self, answers: Iterable[Answer]) -> Iterator[np.ndarray]:
         """The reply's sound in pieces; each sentence is spoken as soon as it is there, or even as it is written."""
@@ -123,8 +138,16 @@ class Assistant:
 
     def reply(self, audio: Audio, conversation: Conversation = Conversation(), seed: int = 0) -> Turn:
         """Hear, perceive, think, speak. `Turn.timings_ms` has the time of each part and of the first sound."""
+        *_, last = self.steps(audio, conversation, seed)
+        assert last.turn is not None
+        return last.turn
+
+    def steps(self, audio: Audio, conversation: Conversation = Conversation(), seed: int = 0) -> Iterator[Progress]:
+        """`reply` step by step: after hearing, after each piece of sound, and the whole turn."""
         clock, began = Clock(), time.perf_counter()
         heard, perception = self._hear(audio, clock)
+        now = Progress(audio, heard, perception)
+        yield now
         answers = list[Answer]()
 
         def thinking() -> Iterator[Answer]:
@@ -142,11 +165,14 @@ class Assistant:
             if not pieces:
                 clock.spent_ms["first_sound"] = 1000 * (time.perf_counter() - began)
             pieces.append(piece)
+            now = replace(now, reply=answers[-1].reply)
+            yield now
         clock.spent_ms["total"] = 1000 * (time.perf_counter() - began)
         spent = clock.spent_ms
         spent["voice"] = spent["total"] - sum(spent[part] for part in ("listen", "perceive", "express"))
         sound = Audio(np.concatenate(pieces).astype(np.float32), self.parts.voice.sample_rate_hz)
-        return Turn(heard, perception, replace(answers[-1].reply, audio=sound), spent)
+        reply = replace(answers[-1].reply, audio=sound)
+        yield replace(now, reply=reply, turn=Turn(heard, perception, reply, spent))
 
     def stream(
         self, blocks: Iterable[np.ndarray], conversation: Conversation = Conversation(), seed: int = 0

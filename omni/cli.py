@@ -19,28 +19,12 @@ from omni import __version__
 from omni.errors import InputError, ModelError, OmniError, UsageError
 
 
-def _perceived(perception: Any) -> dict[str, Any]:
-    return {
-        "emotion": perception.emotion,
-        "probabilities": {k: round(v, 4) for k, v in perception.probabilities.items()},
-        "intensity": round(perception.intensity, 3),
-        "valence": round(perception.valence, 3),
-        "arousal": round(perception.arousal, 3),
-        "confidence": round(perception.confidence, 3),
-        "words_and_voice": perception.match,
-    }
-
-
-def _heard(heard: Any) -> dict[str, Any]:
-    return {"text": heard.text, "confidence": round(heard.confidence, 3), "understood": heard.understood}
-
-
 def turn_as_dict(turn: Any, audio: Path | None) -> dict[str, Any]:
     """The object that `omni reply --json` prints."""
     plan, style = turn.reply.plan, turn.reply.style
     return {
-        "heard": _heard(turn.heard),
-        "perceived": _perceived(turn.perception),
+        "heard": turn.heard.plain(),
+        "perceived": turn.perception.plain(),
         "plan": {"need": plan.need, "strategy": plan.strategy, "intent": plan.intent, "style": plan.style},
         "reply": turn.reply.text,
         "style": {k: round(v, 3) if isinstance(v, float) else v for k, v in vars(style).items()},
@@ -100,7 +84,7 @@ def _hear(options: argparse.Namespace) -> int:
         row: dict[str, Any] = {"file": name}
         try:
             heard, perception = assistant.hear(io.read_audio(name))
-            row |= {"heard": _heard(heard), "perceived": _perceived(perception)}
+            row |= {"heard": heard.plain(), "perceived": perception.plain()}
         except OmniError as error:
             failed = error.exit_code
             row["error"] = str(error)

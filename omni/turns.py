@@ -92,6 +92,10 @@ class Heard:
     def understood(self) -> bool:
         return bool(self.text) and self.confidence >= 0.35
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"text": self.text, "confidence": round(self.confidence, 3), "understood": self.understood}
+
 
 @dataclass(frozen=True)
 class Perception:
@@ -110,6 +114,24 @@ class Perception:
     def level(self) -> str:
         """The intensity as one of INTENSITIES."""
         return INTENSITIES[min(int(self.intensity * 3), 2)]
+
+    @classmethod
+    def certain(cls, emotion: str, intensity: float = 0.5, match: str = "agrees") -> Perception:
+        """What is perceived where the emotion is known."""
+        shares = {e: float(e == emotion) for e in EMOTIONS}
+        return cls(emotion, shares, intensity, *COORDINATES[emotion], 1.0, match)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "emotion": self.emotion,
+            "probabilities": {k: round(v, 4) for k, v in self.probabilities.items()},
+            "intensity": round(self.intensity, 3),
+            "valence": round(self.valence, 3),
+            "arousal": round(self.arousal, 3),
+            "confidence": round(self.confidence, 3),
+            "words_and_voice": self.match,
+        }
 
 
 @dataclass(frozen=True)
@@ -145,6 +167,11 @@ class Reply:
     style: Style
     audio: Audio | None = None
 
+    @classmethod
+    def of_words(cls, text: str) -> Reply:
+        """A reply of which only the words are known."""
+        return cls(text, Plan("none", "other", "neutral", "neutral"), Style())
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -154,6 +181,11 @@ class Turn:
     perception: Perception
     reply: Reply
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_words(cls, said: str, replied: str, emotion: str = "neutral") -> Turn:
+        """A turn of which only the words are known, `said` as lower-case words, and perhaps the emotion."""
+        return cls(Heard(said), Perception.certain(emotion), Reply.of_words(replied))
 
 
 @dataclass(frozen=True)

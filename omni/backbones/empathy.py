@@ -47,23 +47,25 @@ def shared(
     return _loaded(folder, whisper, wavlm, Path(adapters), dtype, device)
 
 
+def _view(
+    cls: Any,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    whisper: Path | None = None,
+    wavlm: Path | None = None,
+    adapters: str = TRAINED,
+) -> Any:
+    """From local folders; safetensors only, no code. `adapters` is the export of recipes/empathy_omni/1_respond.yaml."""
+    return cls(shared(folder, dtype, device, whisper, wavlm, adapters))
+
+
 class EmpathyListener(LpeListener):
     """What the model writes of the sound. Its `Listening.layers` are the logits [1, E] of what it would write of the tone."""
 
     chat: EmpathyChat
 
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        folder: Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        whisper: Path | None = None,
-        wavlm: Path | None = None,
-        adapters: str = TRAINED,
-    ) -> Any:
-        """From local folders; safetensors only, no code. `adapters` is the export of recipes/empathy_omni/1_respond.yaml."""
-        return cls(shared(folder, dtype, device, whisper, wavlm, adapters))
+    load = classmethod(_view)  # type: ignore[assignment]
 
     @torch.inference_mode()
     def _window(self, samples: np.ndarray) -> tuple[str, float, Tensor, Tensor]:
@@ -83,18 +85,7 @@ class EmpathyPerceiver(LpePerceiver):
 
     chat: EmpathyChat
 
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        folder: Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        whisper: Path | None = None,
-        wavlm: Path | None = None,
-        adapters: str = TRAINED,
-    ) -> Any:
-        """From local folders; safetensors only, no code. `adapters` is the export of recipes/empathy_omni/1_respond.yaml."""
-        return cls(shared(folder, dtype, device, whisper, wavlm, adapters))
+    load = classmethod(_view)  # type: ignore[assignment]
 
     @torch.inference_mode()
     def perceive(self, samples: np.ndarray, layers: list[Tensor] | None = None) -> Perception:

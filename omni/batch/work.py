@@ -19,9 +19,8 @@ from omni.batch.queries import Past, Query
 from omni.batch.restyled import Restyled
 from omni.config import AudioConfig
 from omni.errors import InputError, ModelError
-from omni.models.style import style_for
 from omni.phones import normalise
-from omni.turns import EMOTIONS, Audio, Conversation, Heard, Perception, Plan, Reply, Style, Turn
+from omni.turns import Audio, Conversation, Style, Turn
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +98,7 @@ def _read(query: Query, config: AudioConfig) -> Audio:
 
 def conversation(history: tuple[Past, ...]) -> Conversation:
     """The turns of a history as the assistant remembers them."""
-    return Conversation(tuple(map(_past, history)))
-
-
-def _past(past: Past) -> Turn:
-    shares = {e: float(e == past.emotion) for e in EMOTIONS}
-    perception = Perception(past.emotion, shares, 0.5, 0.0, 0.0, 1.0)
-    plan = Plan("none", "other", "neutral", "neutral")
-    return Turn(Heard(normalise(past.user)), perception, Reply(past.reply, plan, style_for("neutral")))
+    return Conversation(tuple(Turn.of_words(normalise(p.user), p.reply, p.emotion) for p in history))
 
 
 def _told(turn: Turn) -> dict[str, Any]:

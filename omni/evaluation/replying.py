@@ -27,8 +27,6 @@ from omni.evaluation.settings import Result, Row, Settings, Table, between, perc
 from omni.files import atomic_write
 from omni.phones import normalise
 from omni.turns import (
-    COORDINATES,
-    EMOTIONS,
     INTENSITIES,
     Audio,
     Conversation,
@@ -64,10 +62,8 @@ class Spoken:
 
 def perception_of(exchange: Exchange) -> Perception:
     """The perception that a perfect perceiver would have of a written exchange."""
-    valence, arousal = COORDINATES[exchange.emotion]
-    shares = {e: float(e == exchange.emotion) for e in EMOTIONS}
     intensity = (INTENSITIES.index(exchange.intensity) + 0.5) / len(INTENSITIES)
-    return Perception(exchange.emotion, shares, intensity, valence, arousal, 1.0, exchange.match)
+    return Perception.certain(exchange.emotion, intensity, exchange.match)
 
 
 def before(exchanges: Sequence[Exchange]) -> list[Conversation]:

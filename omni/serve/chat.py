@@ -13,12 +13,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from omni.serve.exchange import exchange, written
+from omni.phones import normalise
+from omni.serve.exchange import exchange
 from omni.serve.limits import Refusal
 from omni.serve.service import Service, told
 from omni.serve.sound import FORMATS, RAW_HZ, Resampler, decode, encode, from_base64, pcm_bytes
 from omni.talking.events import Event, Planned, ReplyEnded, SoundPiece, TextGrown, Understood
-from omni.turns import Audio, Conversation, Turn
+from omni.turns import Audio, Conversation, Reply, Turn
 
 router = APIRouter()
 
@@ -122,9 +123,9 @@ async def _read(service: Service, messages: list[dict[str, Any]]) -> tuple[Audio
 
 async def _past(service: Service, said: Audio | str, replied: str) -> Turn:
     if isinstance(said, str):
-        return written(said, replied)
+        return Turn.of_words(normalise(said), replied)
     heard, perception = await service.call(service.assistant.hear, said)
-    return Turn(heard, perception, written("", replied).reply)
+    return Turn(heard, perception, Reply.of_words(replied))
 
 
 async def _said(service: Service, content: Any) -> Audio | str:

@@ -8,27 +8,20 @@ import numpy as np
 
 from omni.answers import Answer
 from omni.assistant import Assistant
-from omni.audio.joining import join
 from omni.errors import ModelError
-from omni.spoken import sentences
+from omni.phones import normalise
 from omni.talking.events import Event, Planned, ReplyEnded, SoundPiece, TextGrown, Understood
 from omni.talking.replying import Replying
-from omni.turns import EMOTIONS, Audio, Conversation, Heard, Perception, Plan, Reply, Style, Turn
+from omni.turns import Audio, Conversation, Heard, Perception
 
-#: How a turn that was written, not spoken, is taken to sound; and how a reply was meant that another server gave.
-TONELESS = Perception("neutral", {e: float(e == "neutral") for e in EMOTIONS}, 0.5, 0.0, 0.0, 1.0)
-PLAIN = Plan("none", "other", "neutral", "neutral")
-
-
-def written(said: str, replied: str) -> Turn:
-    """A turn of a conversation of which only the words are known."""
-    return Turn(Heard(said), TONELESS, Reply(replied, PLAIN, Style()))
+#: How a query that was written, not spoken, is taken to sound.
+TONELESS = Perception.certain("neutral")
 
 
 def exchange(assistant: Assistant, query: Audio | str, conversation: Conversation, seed: int = 0) -> Iterator[Event]:
     """What a session would tell of the reply to a spoken or written query; the last is `ReplyEnded`."""
     replying = Replying(1, np.zeros(0, np.float32), assistant.parts.voice.sample_rate_hz, 0)
-    heard, perception = (Heard(query), TONELESS) if isinstance(query, str) else assistant.hear(query)
+    heard, perception = (Heard(normalise(query)), TONELESS) if isinstance(query, str) else assistant.hear(query)
     replying.heard, replying.perception = heard, perception
     yield Understood(heard, perception, 1)
     fresh: list[Answer] = []
@@ -57,8 +50,3 @@ def _told(fresh: list[Answer], replying: Replying) -> Iterator[Event]:
             yield Planned(answer.reply.plan, answer.thought, 1)
         if before is None or before.text != answer.reply.text:
             yield TextGrown(answer.reply.text, 1)
-
-
-def spoken(assistant: Assistant, text: str, style: Style) -> Iterator[np.ndarray]:
-    """A text's sound in pieces [n]: those of `Assistant.say`."""
-    return join(assistant.parts.voice.speak(sentence, style) for sentence in sentences(text))

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from omni.assistant import Assistant
@@ -112,16 +112,4 @@ class Service:
 
 def told(heard: Heard, perception: Perception, plan: Plan | None) -> dict[str, Any]:
     """The extension that carries perception and plan, the same in every answer."""
-    return {
-        "heard": {"text": heard.text, "confidence": round(heard.confidence, 3), "understood": heard.understood},
-        "perceived": {
-            "emotion": perception.emotion,
-            "probabilities": {k: round(v, 4) for k, v in perception.probabilities.items()},
-            "intensity": round(perception.intensity, 3),
-            "valence": round(perception.valence, 3),
-            "arousal": round(perception.arousal, 3),
-            "confidence": round(perception.confidence, 3),
-            "words_and_voice": perception.match,
-        },
-        "plan": plan and {"need": plan.need, "strategy": plan.strategy, "intent": plan.intent, "style": plan.style},
-    }
+    return {"heard": heard.plain(), "perceived": perception.plain(), "plan": plan and asdict(plan)}

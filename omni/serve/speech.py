@@ -12,7 +12,6 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from omni.models.style import style_for
-from omni.serve.exchange import spoken
 from omni.serve.limits import Refusal
 from omni.serve.service import Service
 from omni.serve.sound import FORMATS, RAW_HZ, Resampler, encode, pcm_bytes
@@ -49,7 +48,7 @@ async def speak(speech: Speech, request: Request) -> Response:
             400, "invalid_text", f"input must have 1 to {service.config.longest_text} letters, and some words", "input"
         )
     service.note("to be spoken", speech.input)
-    pieces = service.flow(lambda: spoken(service.assistant, speech.input, style))
+    pieces = service.flow(lambda: service.assistant.saying(speech.input, style))
     rate = service.assistant.parts.voice.sample_rate_hz
     if form in ("pcm", "pcm16"):
         first = await anext(pieces, np.zeros(0, np.float32))

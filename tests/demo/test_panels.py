@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from omni.assistant import Progress
 from omni.demo import charts, panels, words
-from omni.demo.exchange import Progress
 from omni.demo.visits import Visit
 from omni.errors import InputError
 from omni.turns import EMOTIONS, INTENTS, MATCHES, NEEDS, STRATEGIES, Audio, Heard, Perception, Plan, Style, Turn
